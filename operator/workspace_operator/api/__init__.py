@@ -1,0 +1,1 @@
+"""What users write: the custom resources as pydantic models, their constants, and the CRDs made from them."""

@@ -1,0 +1,90 @@
+"""Every reason that a condition, an Event or a failure can carry, with what it means. There are no others.
+
+`workspace-operator docs` prints the reference table from it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase constants; a value is added here before it is used anywhere."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Reason:
+        """Build a member from its constant and the sentence that the docs print for it."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    # Reached
+    RUNNING = "Running", "The instance runs and the agent serves."
+    PAUSED = "Paused", "No compute runs; the data volume is kept."
+    FROZEN = "Frozen", "The instance is frozen in memory and uses no CPU."
+    STOPPED = "Stopped", "The compute is released; the data volume is kept."
+
+    # In progress
+    PROVISIONING = "Provisioning", "The instance is being created or started."
+    IMAGE_PULLING = "ImagePulling", "The engine is pulling the image; the message shows progress."
+    START_QUEUED = "StartQueued", "The start waits for its turn under the class's start limits."
+    WAITING_FOR_AGENT = "WaitingForAgent", "The instance runs; the agent has not answered yet."
+    RESTARTING = "Restarting", "The previous incarnation is being replaced."
+    PAUSING = "Pausing", "The instance was told to stop and is still seen running."
+    STOPPING = "Stopping", "The instance is being released and is still seen."
+    RELEASING = "Releasing", "Deletion waits until the compute is seen gone."
+    DELETING_DATA = "DeletingData", "The compute is gone; the data volume is being removed."
+
+    # Waiting for a person or another object
+    CLASS_NOT_FOUND = "ClassNotFound", "The WorkspaceClass does not exist, or none is named and none is the default."
+    CLASS_NOT_READY = "ClassNotReady", "The class cannot be used as configured; see its own conditions."
+    PARENT_NOT_FOUND = "ParentNotFound", "spec.parentRef names a workspace that does not exist; nothing is started."
+    PARENT_CYCLE = "ParentCycle", "The chain of parentRefs comes back to this workspace; nothing is started."
+    PARENT_TOO_DEEP = "ParentTooDeep", "The chain of parentRefs is longer than 32."
+    REFERENCE_NOT_FOUND = "ReferenceNotFound", "A Secret or ConfigMap in envFrom does not exist."
+    RESERVED_NAME = "ReservedName", "A key of a referenced Secret or ConfigMap is a reserved variable name."
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed", "The class does not allow this image."
+    COMMAND_NOT_ALLOWED = "CommandNotAllowed", "The class does not let workspaces choose their own command."
+    RESOURCES_EXCEED_CLASS = "ResourcesExceedClass", "The resources are above the ceiling of the class."
+    UNSUPPORTED = "Unsupported", "The class's backend cannot do what is asked."
+    INVALID_SPEC = "InvalidSpec", "The stored object does not fit this operator's schema; re-apply it corrected."
+
+    # Failures of an attempt
+    PROVISION_FAILED = "ProvisionFailed", "The backend refused or failed to create or start the instance."
+    PROVISION_TIMEOUT = "ProvisionTimeout", "The workspace did not become ready in time; its compute was released."
+    IMAGE_PULL_FAILED = "ImagePullFailed", "The image could not be pulled."
+    IMAGE_NOT_FOUND = "ImageNotFound", "The image does not exist where the class looks for it."
+    INSTANCE_EXITED = "InstanceExited", "The instance ended by itself; it is started again after a back-off."
+    INSTANCE_FAILED = "InstanceFailed", "The backend reports the instance as failed."
+    INSTANCE_LOST = "InstanceLost", "The instance vanished without our doing; it is provisioned again."
+    STOP_FAILED = "StopFailed", "The backend refused or failed to stop the instance; it is tried again."
+    IDENTITY_FAILED = "IdentityFailed", "The workspace's token could not be issued or revoked."
+    INTERNAL_ERROR = "InternalError", "A bug in the operator; its log has the trace."
+
+    # Backend and agent
+    BACKEND_REACHABLE = "BackendReachable", "The last observation succeeded."
+    BACKEND_UNREACHABLE = "BackendUnreachable", "The backend did not answer; this says nothing about the instance."
+    NOT_OBSERVED = "NotObserved", "The backend has not been listed yet."
+    SERVING = "Serving", "The agent answers."
+    INSTANCE_RUNNING = "InstanceRunning", "The instance runs; no agent probe is configured."
+    AGENT_NOT_ANSWERING = "AgentNotAnswering", "The agent's endpoint does not answer."
+    LEASE_EXPIRED = "LeaseExpired", "The agent stopped renewing its Lease; silence alone restarts nothing."
+    AGENT_BUSY = "AgentBusy", "The agent reports that it is busy and serving."
+    AGENT_WEDGED = "AgentWedged", "The agent itself reports that it is wedged."
+    NOT_RUNNING = "NotRunning", "The workspace is not meant to run."
+    RESOLVED = "Resolved", "Every reference exists."
+    NOT_NEEDED = "NotNeeded", "References are looked up when the workspace starts."
+    COMPUTE_SEEN = "ComputeSeen", "The backend still shows running compute."
+    COMPUTE_STOPPED = "ComputeStopped", "The backend shows no running compute."
+    STOP_UNCONFIRMED = "StopUnconfirmed", "The backend could not be asked, so the stop is not claimed."
+
+    # Class
+    USABLE = "Usable", "The backend answers and the class is configured completely."
+    MISCONFIGURED = "Misconfigured", "The class's configuration is refused; the message names the field."
+
+    # Events only
+    RESTART_REQUESTED = "RestartRequested", "spec.restartToken changed; one restart follows."
+    CHANGED = "Changed", "The template changed; updatePolicy decides when it is applied."
+    DELETED = "Deleted", "The compute was seen gone; the finalizer is removed."
