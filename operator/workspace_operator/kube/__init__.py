@@ -1,0 +1,1 @@
+"""The Kubernetes API: a small typed client, identities of workspaces, Events, and leadership by Lease."""

@@ -1,0 +1,1 @@
+"""Where wish and world meet: the store of objects, the observer of backends, and the passes that connect them."""

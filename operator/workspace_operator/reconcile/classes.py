@@ -1,0 +1,117 @@
+"""One pass over one WorkspaceClass: open its backend, follow it, and show what is known of it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from workspace_operator.api.meta import is_default_class
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Capability, ConditionStatus, ConditionType, PauseMode
+from workspace_operator.api.workspaceclass import WorkspaceClass, WorkspaceClassStatus
+from workspace_operator.backends.metered import MeteredBackend
+from workspace_operator.errors import Failure, OperatorError
+from workspace_operator.kube.client import Conflict, NotFound, workspace_classes
+from workspace_operator.lifecycle import moments
+from workspace_operator.lifecycle.conditions import Verdict, settle
+from workspace_operator.reconcile.statuswrite import write_status
+from workspace_operator.reconcile.world import World
+from workspace_operator.telemetry import metrics
+from workspace_operator.telemetry.logs import about
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL = timedelta(seconds=60)  # how often a class that works is checked
+RETRY_INTERVAL = timedelta(seconds=10)  # and one that does not
+COUNT_DELAY = timedelta(seconds=2)  # status changes of workspaces are counted at most this often
+
+
+class ClassReconciler:
+    """The work of the class queue."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, name: str) -> timedelta | None:
+        """Returns when the class is wanted again."""
+        with about(**{"class": name}):
+            class_ = self._world.store.classes.get(name)
+            if class_ is None:
+                await self._close(name)
+                return None
+            if await self._world.door.open(class_):
+                await self._world.observer.follow(class_)
+                self._wake_workspaces(name)
+            verdict = await self._verdict(class_)
+            await self._report(class_, verdict)
+            return CHECK_INTERVAL if verdict[0] is ConditionStatus.TRUE else RETRY_INTERVAL
+
+    async def _close(self, name: str) -> None:
+        await self._world.observer.unfollow(name)
+        await self._world.door.close(name)
+        self._wake_workspaces(name)
+
+    def _wake_workspaces(self, name: str) -> None:
+        for key in self._world.store.keys_of_class(name):
+            self._world.wake(key)
+
+    async def _verdict(self, class_: WorkspaceClass) -> Verdict:
+        backend = self._world.door.find(class_.metadata.name)
+        if isinstance(backend, Failure):
+            return ConditionStatus.FALSE, backend.reason, backend.message
+        wants_freeze = class_.spec.pause_mode is PauseMode.FREEZE
+        if wants_freeze and Capability.FREEZE not in backend.capabilities:
+            text = f"The {backend.kind} backend cannot freeze; set spec.pauseMode to Stop."
+            return ConditionStatus.FALSE, Reason.UNSUPPORTED, text
+        try:
+            description = await backend.check()
+        except OperatorError as error:
+            unreachable = error.failure.reason == Reason.BACKEND_UNREACHABLE
+            status = ConditionStatus.UNKNOWN if unreachable else ConditionStatus.FALSE
+            return status, error.failure.reason, error.failure.message
+        return ConditionStatus.TRUE, Reason.USABLE, description
+
+    async def _report(self, class_: WorkspaceClass, verdict: Verdict) -> None:
+        name, store = class_.metadata.name, self._world.store
+        backend = self._world.door.find(name)
+        counts = store.phases_of_class(name, is_default_class(class_.metadata.annotations))
+        for phase, number in counts.items():
+            metrics.WORKSPACES.labels(name, phase).set(number)
+        for phase in class_.status.workspaces.keys() - counts.keys():
+            metrics.WORKSPACES.labels(name, phase).set(0)
+        now = moments.text(self._world.clock.now())
+        status = WorkspaceClassStatus(
+            observed_generation=class_.metadata.generation,
+            backend=class_.spec.backend,
+            capabilities=tuple(sorted(backend.capabilities)) if isinstance(backend, MeteredBackend) else (),
+            workspaces=counts,
+            conditions=settle(
+                [(ConditionType.READY, verdict)], class_.status.conditions, class_.metadata.generation, now
+            ),
+        )
+        url = workspace_classes(name, "status")
+        try:
+            body = await write_status(self._world.client, url, class_.metadata.resource_version, class_.status, status)
+        except (Conflict, NotFound):
+            await self._refresh(name)
+            return
+        if body is not None:
+            store.classes[name] = WorkspaceClass.model_validate(body)
+            self._announce(class_, verdict)
+
+    def _announce(self, class_: WorkspaceClass, verdict: Verdict) -> None:
+        status, reason, message = verdict
+        before = class_.status.conditions[0].status if class_.status.conditions else None
+        if before != status:
+            log.info("class is %s: %s", reason, message)
+            warning = status is not ConditionStatus.TRUE
+            self._world.events.post(class_.metadata, "WorkspaceClass", reason=reason, message=message, warning=warning)
+
+    async def _refresh(self, name: str) -> None:
+        try:
+            body = await self._world.client.get(workspace_classes(name))
+        except NotFound:
+            self._world.store.classes.pop(name, None)
+        else:
+            self._world.store.classes[name] = WorkspaceClass.model_validate(body)
+        self._world.wake_class(name)

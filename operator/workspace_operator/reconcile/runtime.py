@@ -1,0 +1,222 @@
+"""Everything that runs while this process leads: queues, loops and their order of start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from workspace_operator.api import meta
+from workspace_operator.api.workspaceclass import WorkspaceClass
+from workspace_operator.backends.door import DRIVERS, Create, Door
+from workspace_operator.errors import BadRequest
+from workspace_operator.kube.client import KubeClient, NotFound, path, workspace_classes, workspaces
+from workspace_operator.kube.events import EventPoster
+from workspace_operator.kube.identity import Identities
+from workspace_operator.kube.leader import Leadership
+from workspace_operator.reconcile.classes import COUNT_DELAY, ClassReconciler
+from workspace_operator.reconcile.observer import Observer
+from workspace_operator.reconcile.queue import KeyedQueue
+from workspace_operator.reconcile.serving import LeaseBook, Prober
+from workspace_operator.reconcile.store import Store, key_of
+from workspace_operator.reconcile.workspace import WorkspaceReconciler
+from workspace_operator.reconcile.world import World
+from workspace_operator.telemetry import metrics
+from workspace_operator.telemetry.loops import Supervisor, forever
+
+log = logging.getLogger(__name__)
+
+RESYNC_INTERVAL = 300.0  # seconds; bounds what a lost wake-up can cost
+RESYNC_OVERDUE = 3 * RESYNC_INTERVAL
+PASS_DEADLINE = 120.0
+WORKERS, CLASS_WORKERS = 32, 4
+DRAIN = 15.0
+MANAGED_LEASES = f"{meta.MANAGED_BY_LABEL}={meta.MANAGED_BY}"
+
+
+class Runtime:
+    """Built when this process begins to lead; the kopf handlers hand it what they see and nothing else."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        cluster: str,
+        leadership: Leadership,
+        supervisor: Supervisor,
+        drivers: Mapping[str, Create] = DRIVERS,
+        workers: int = WORKERS,
+    ) -> None:
+        self.client, self.supervisor = client, supervisor
+        self.store = Store()
+        door = Door(cluster, self._resolve_secret, lambda: leadership.valid, drivers)
+        self.world = World(
+            cluster=cluster,
+            client=client,
+            store=self.store,
+            door=door,
+            observer=Observer(door, supervisor, self._wake_uid),
+            identities=Identities(client),
+            events=EventPoster(client, leadership.identity),
+            leases=LeaseBook(),
+            prober=Prober(self.wake),
+            wake=self.wake,
+            wake_class=lambda name: self.classes.add(name, COUNT_DELAY),
+        )
+        self.queue = KeyedQueue("workspace", WorkspaceReconciler(self.world, self._release), workers, PASS_DEADLINE)
+        self.classes = KeyedQueue("workspaceclass", ClassReconciler(self.world), CLASS_WORKERS, PASS_DEADLINE)
+        self._released: dict[str, asyncio.Event] = {}
+        self.synced = False
+
+    async def start(self) -> None:
+        """List everything once, so that the first passes know all there is, then start the loops."""
+        supervisor = self.supervisor
+        await self._list_classes()
+        await asyncio.gather(*(self.classes.work_now(name) for name in list(self.store.classes)))
+        supervisor.start("queue/workspaceclass", self.classes.run())
+        await self._list_leases()
+        await self._list_workspaces()
+        supervisor.start("events", self.world.events.run(supervisor.heartbeat("events")))
+        supervisor.start("queue/workspace", self.queue.run())
+        resync = supervisor.heartbeat("resync", RESYNC_OVERDUE)
+        supervisor.start("resync", forever(resync, lambda: RESYNC_INTERVAL, self._resync))
+        self.watch_beats = {
+            kind: supervisor.heartbeat(f"event/{kind}") for kind in (meta.WORKSPACES, meta.WORKSPACE_CLASSES, "leases")
+        }
+        self.synced = True
+
+    async def stop(self) -> None:
+        """Finish the passes under way, then end everything; instances stay as they are."""
+        await asyncio.gather(self.queue.drain(DRAIN), self.classes.drain(DRAIN))
+        await self.supervisor.stop_all()
+        await self.world.prober.close()
+        await self.world.door.close_all()
+
+    def collect(self) -> None:
+        """Refresh gauges that are cheap to compute, right before a scrape."""
+        for queue in (self.queue, self.classes):
+            metrics.QUEUE_DEPTH.labels(queue.name).set(len(queue))
+
+    # -- what the handlers hand over -----------------------------------------------------------------------------------
+
+    def workspace_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """A workspace as a watch or listing shows it."""
+        metadata = body["metadata"]
+        key = key_of(metadata["namespace"], metadata["name"])
+        before = self.store.get(key)
+        if deleted:
+            changed = self.store.drop(key, metadata["uid"])
+            self._release(metadata["uid"])
+            self.world.forget(metadata["uid"], (body.get("status") or {}).get("className"))
+        else:
+            changed = self.store.put(body)
+        if not changed:
+            return
+        self.wake(key)
+        after = self.store.get(key)
+        if (
+            deleted
+            or before is None
+            or after is None
+            or (before.desired, before.parent) != (after.desired, after.parent)
+        ):
+            for child in self.store.descendants(metadata["namespace"], metadata["name"]):
+                self.wake(child)
+
+    def class_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """A class as a watch or listing shows it."""
+        name = body["metadata"]["name"]
+        if deleted:
+            self.store.classes.pop(name, None)
+        else:
+            known = self.store.classes.get(name)
+            try:
+                seen = WorkspaceClass.model_validate(body)
+            except ValidationError as error:
+                log.error("class %s does not fit this operator's schema and is left alone: %s", name, error)
+                return
+            if known is not None and int(known.metadata.resource_version) >= int(seen.metadata.resource_version):
+                return
+            self.store.classes[name] = seen
+        self.classes.add(name)
+
+    def lease_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """A Lease of an agent."""
+        if self.world.leases.put(body, deleted=deleted):
+            name = (body["metadata"].get("labels") or {}).get(meta.LABEL_NAME)
+            if name:
+                self.wake(key_of(body["metadata"]["namespace"], name))
+
+    async def until_released(self, body: dict[str, Any], seconds: float) -> bool:
+        """Have a deleted workspace's compute released; True once it was seen gone and the finalizer may go."""
+        uid = body["metadata"]["uid"]
+        released = self._released.setdefault(uid, asyncio.Event())
+        self.workspace_seen(body, deleted=False)
+        self.wake(key_of(body["metadata"]["namespace"], body["metadata"]["name"]))
+        try:
+            async with asyncio.timeout(seconds):
+                await released.wait()
+        except TimeoutError:
+            return False
+        self._released.pop(uid, None)
+        return True
+
+    def wake(self, key: str) -> None:
+        """Have a pass over a workspace soon."""
+        self.queue.add(key)
+
+    def _wake_uid(self, uid: str) -> None:
+        key = self.store.key_by_uid(uid)
+        if key is not None:
+            self.wake(key)
+
+    def _release(self, uid: str) -> None:
+        event = self._released.get(uid)
+        if event is not None:
+            event.set()
+
+    # -- listings that do not depend on the watch ----------------------------------------------------------------------
+
+    async def _list_classes(self) -> None:
+        names = set()
+        async for body in self.client.list(workspace_classes()):
+            names.add(body["metadata"]["name"])
+            self.class_seen(body, deleted=False)
+        for gone in self.store.classes.keys() - names:
+            self.store.classes.pop(gone, None)
+            self.classes.add(gone)
+
+    async def _list_leases(self) -> None:
+        async for lease in self.client.list(path("coordination.k8s.io/v1/leases"), labels=MANAGED_LEASES):
+            self.world.leases.put(lease)
+
+    async def _list_workspaces(self) -> None:
+        before = {key: entry.uid for key, entry in self.store.entries()}
+        async for body in self.client.list(workspaces()):
+            before.pop(key_of(body["metadata"]["namespace"], body["metadata"]["name"]), None)
+            self.workspace_seen(body, deleted=False)
+        for key, uid in before.items():  # known before the listing, and not in it
+            entry = self.store.get(key)
+            if entry is not None and entry.uid == uid:
+                self.store.drop(key, uid)
+                self._release(uid)
+
+    async def _resync(self) -> None:
+        """Level-triggered: whatever wake-up was lost, everything is looked at again (I-46)."""
+        await self._list_classes()
+        await self._list_workspaces()
+        for key, _ in self.store.entries():
+            self.queue.add(key, timedelta(seconds=random.uniform(1, 30)))  # noqa: S311 - spreads the load
+
+    async def _resolve_secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        try:
+            secret = await self.client.get(path("v1/secrets", namespace, name))
+        except NotFound as error:
+            text = f"Secret {name!r} in namespace {namespace!r}, named by the class, does not exist; create it."
+            raise BadRequest("ReferenceNotFound", text) from error
+        return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}

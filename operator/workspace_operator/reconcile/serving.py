@@ -1,0 +1,205 @@
+"""Whether agents serve: from the Leases that they renew, or by probing their card or port.
+
+Nothing here restarts anything: silence alone says "not available" (I-41), and what the agent itself reports is shown
+(I-42). Endpoints come from observation only, and link-local or metadata addresses are refused (I-56).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from workspace_operator.api import meta
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Probe
+from workspace_operator.api.workspace import Workspace
+from workspace_operator.kube.client import Object
+from workspace_operator.kube.identity import account_name
+from workspace_operator.lifecycle.facts import Serving
+
+LEASE_EXPIRY = 180.0  # seconds of silence (DESIGN, "Identity of a workspace")
+PROBE_TIMEOUT = 2.0
+CARD_PATH = "/.well-known/agent-card.json"
+_STEADY, _FAILING, _FIRST, _STARTING_MAX = 30.0, 5.0, 0.1, 1.0  # seconds between probes
+_FAILURES_TO_FLIP = 3  # as the kubelet's readiness probe
+
+WAITING = Serving(False, Reason.WAITING_FOR_AGENT, Reason.WAITING_FOR_AGENT.meaning)
+NO_PROBE = Serving(True, Reason.INSTANCE_RUNNING, Reason.INSTANCE_RUNNING.meaning)
+SERVES = Serving(True, Reason.SERVING, Reason.SERVING.meaning)
+
+
+@dataclass(frozen=True)
+class _Renewal:
+    """The newest renewal of a Lease; ``at`` is our own monotonic time of receipt, so clocks need not agree."""
+
+    mark: str
+    at: float
+    state: str
+    message: str
+
+
+class LeaseBook:
+    """What agents reported on their Leases; fed by the watch on Leases."""
+
+    def __init__(self) -> None:
+        self._renewals: dict[tuple[str, str], _Renewal] = {}
+
+    def put(self, lease: Object, *, deleted: bool = False) -> bool:
+        """Remember a Lease. True when the agent's state changed, so that a pass is worthwhile."""
+        metadata, spec = lease["metadata"], lease.get("spec") or {}
+        key = metadata["namespace"], metadata["name"]
+        before = self._renewals.get(key)
+        mark = spec.get("renewTime")
+        if deleted or not mark:
+            self._renewals.pop(key, None)
+            return before is not None
+        if before is not None and before.mark == mark:
+            return False
+        annotations = metadata.get("annotations") or {}
+        state = str(annotations.get(meta.AGENT_STATE_ANNOTATION, ""))
+        message = str(annotations.get(meta.AGENT_MESSAGE_ANNOTATION, ""))[:256]
+        now = self._renewals[key] = _Renewal(mark, time.monotonic(), state, message)
+        silent = before is not None and now.at - before.at > LEASE_EXPIRY
+        return before is None or silent or (before.state, before.message) != (state, message)
+
+    def serving(self, workspace: Workspace) -> Serving:
+        """Whether the agent renews its Lease and what it says of itself."""
+        renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
+        if renewal is None:
+            return WAITING
+        silence = time.monotonic() - renewal.at
+        if silence > LEASE_EXPIRY:
+            text = f"The agent has not renewed its Lease for {silence:.0f} s; its instance is left running."
+            return Serving(False, Reason.LEASE_EXPIRED, text)
+        if renewal.state == "Wedged":
+            return Serving(False, Reason.AGENT_WEDGED, renewal.message or Reason.AGENT_WEDGED.meaning)
+        if renewal.state == "Starting":
+            return Serving(False, Reason.WAITING_FOR_AGENT, renewal.message or Reason.WAITING_FOR_AGENT.meaning)
+        if renewal.state == "Busy":
+            return Serving(True, Reason.AGENT_BUSY, renewal.message or Reason.AGENT_BUSY.meaning)
+        return SERVES
+
+    def expires_in(self, workspace: Workspace) -> float | None:
+        """Seconds until silence becomes worth reporting."""
+        renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
+        return max(1.0, renewal.at + LEASE_EXPIRY - time.monotonic()) if renewal is not None else None
+
+
+@dataclass
+class _Tracked:
+    """One probed agent."""
+
+    key: str
+    address: str
+    probe: Probe
+    serving: Serving | None = None
+    failures: int = 0
+    delay: float = _FIRST
+    timer: asyncio.TimerHandle | None = None
+
+
+class Prober:
+    """Probes the agents that renew no Lease; ``wake`` is called with the queue key when an answer changes."""
+
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
+        self._tracked: dict[str, _Tracked] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def serving(self, uid: str, key: str, address: str | None, probe: Probe) -> Serving:
+        """The newest answer of an agent; the first call for an address probes at once."""
+        if address is None:
+            return Serving(False, Reason.WAITING_FOR_AGENT, "The instance has no published address yet.")
+        refusal = refused(address)
+        if refusal is not None:
+            return Serving(False, Reason.AGENT_NOT_ANSWERING, refusal)
+        tracked = self._tracked.get(uid)
+        if tracked is None or (tracked.address, tracked.probe) != (address, probe):
+            self.forget(uid)
+            tracked = self._tracked[uid] = _Tracked(key, address, probe)
+            await self._probe(uid, tracked)
+        return tracked.serving or WAITING
+
+    def forget(self, uid: str) -> None:
+        """Stop probing an agent."""
+        tracked = self._tracked.pop(uid, None)
+        if tracked is not None and tracked.timer is not None:
+            tracked.timer.cancel()
+
+    async def close(self) -> None:
+        for uid in list(self._tracked):
+            self.forget(uid)
+        for task in self._tasks:
+            task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _probe(self, uid: str, tracked: _Tracked) -> None:
+        before = tracked.serving
+        problem = await self._ask(tracked)
+        if problem is None:
+            tracked.serving, tracked.failures, tracked.delay = SERVES, 0, _STEADY
+        else:
+            tracked.failures += 1
+            starting = before is None or not before.answers
+            if starting or tracked.failures >= _FAILURES_TO_FLIP:
+                tracked.serving = Serving(False, Reason.AGENT_NOT_ANSWERING, problem)
+            tracked.delay = min(_STARTING_MAX, tracked.delay * 1.5) if before is None or starting else _FAILING
+        if self._tracked.get(uid) is not tracked:
+            return
+        loop = asyncio.get_running_loop()
+        tracked.timer = loop.call_later(tracked.delay, self._again, uid, tracked)
+        if before is not None and tracked.serving is not None and before.answers != tracked.serving.answers:
+            self._wake(tracked.key)
+
+    def _again(self, uid: str, tracked: _Tracked) -> None:
+        if self._tracked.get(uid) is tracked:
+            task = asyncio.create_task(self._probe(uid, tracked))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, tracked: _Tracked) -> str | None:
+        """None when the agent answers, else a sentence."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                if tracked.probe is Probe.TCP:
+                    await _connect(tracked.address)
+                    return None
+                return await self._get_card(tracked.address)
+        except TimeoutError:
+            return f"The agent did not answer within {PROBE_TIMEOUT:.0f} s."
+        except (aiohttp.ClientError, OSError):
+            return "The agent's port does not accept connections."
+
+    async def _get_card(self, address: str) -> str | None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64, force_close=True))
+        # The body is not read: a large or malicious one costs nothing.
+        async with self._session.get(f"http://{address}{CARD_PATH}", allow_redirects=False) as response:
+            if response.status == 200:
+                return None
+            return f"GET {CARD_PATH} answered {response.status}; the agent must answer 200 there (or set agent.probe)."
+
+
+async def _connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.close()
+
+
+def refused(address: str) -> str | None:
+    """Why an address is never contacted; None when it may be."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        parsed = ipaddress.ip_address(host)
+    except ValueError:
+        return f"The address {address!r} is not an IP address and is not contacted."
+    if parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or str(parsed) == "fd00:ec2::254":
+        return f"The address {address!r} is link-local, multicast or a metadata service and is not contacted."
+    return None

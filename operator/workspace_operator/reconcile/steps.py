@@ -1,0 +1,249 @@
+"""One function per step of the table: what a pass does when the plan says so. At most one verb per pass."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from workspace_operator.api.quantity import duration
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.workspace import CredentialsStatus
+from workspace_operator.backends.metered import MeteredBackend
+from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, StopRequest
+from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
+from workspace_operator.kube.identity import Credentials
+from workspace_operator.lifecycle import moments, report
+from workspace_operator.lifecycle.facts import Goal, Sight
+from workspace_operator.lifecycle.plan import Decision, Situation, plan
+from workspace_operator.lifecycle.table import Guard, Step
+from workspace_operator.reconcile.references import environment
+from workspace_operator.reconcile.run import Run
+from workspace_operator.reconcile.wishes import template_of
+
+log = logging.getLogger(__name__)
+
+Executor = Callable[[Run, Situation, Decision], Awaitable[None]]
+
+
+async def intend(run: Run, s: Situation, decision: Decision) -> None:
+    """Decide a start. The caller writes the record before anything is created (I-05, I-09)."""
+    try:
+        run.environment = await environment(run.world.client, run.workspace, s.record.incarnation)
+    except BadRequest as error:
+        run.block(error.failure)  # nothing is decided; what runs is left alone
+        return
+    credentials = s.record.credentials
+    if s.wish.wants_credentials and s.seen.sight is not Sight.RUNNING and not _frozen_with_token(s):
+        try:
+            credentials = _status_of(await _issue(run, fresh_start=True))
+        except OperatorError as error:
+            run.record = report.fail(s, _named(error.failure, Reason.IDENTITY_FAILED), keep_start=True)
+            return
+    restart = decision.row.guard is Guard.RESTART_WANTED
+    intended = report.intend(s, s.wish.backend or "", restart)
+    run.record = report.with_credentials(intended, credentials)
+
+
+async def provision(run: Run, s: Situation, decision: Decision) -> None:
+    """Ask for the recorded incarnation; asking again adopts what an earlier, lost call made (I-06)."""
+    request = await _request(run, s)
+    if request is not None:
+        await _settle(run, s, _backend(run).provision(request))
+
+
+async def restart(run: Run, s: Situation, decision: Decision) -> None:
+    """Replace older incarnations by the recorded one."""
+    request = await _request(run, s)
+    if request is not None:
+        await _settle(run, s, _backend(run).restart(request, s.wish.grace))
+
+
+async def stop(run: Run, s: Situation, decision: Decision) -> None:
+    """Halt (or freeze) in place, and end the token at the same time: a slow stop must not keep it valid."""
+    freeze = s.wish.freeze and s.wish.goal is Goal.PAUSED
+    await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+
+
+async def release(run: Run, s: Situation, decision: Decision) -> None:
+    """Release the compute; the data volume stays."""
+    keep_newest = s.seen.sight is Sight.OUTDATED and s.wish.goal in (Goal.RUNNING, Goal.PAUSED)
+    latest = max(s.record.incarnation, s.seen.incarnation)
+    request = StopRequest(run.ref, s.wish.grace, release=True, only_before=latest if keep_newest else None)
+    await _stop(run, request, revoke=not keep_newest)
+
+
+async def fail(run: Run, s: Situation, decision: Decision) -> None:
+    """Count a failure, after a fresh look confirmed it: the listing may be some seconds old."""
+    await run.look_closely()
+    again = await run.situation()
+    if plan(again).row != decision.row:
+        return  # the fresh look told otherwise; the pass goes on with that
+    run.record = report.fail(again, _failure_of(decision, again))
+
+
+async def revoke(run: Run, s: Situation, decision: Decision) -> None:
+    """End the token by deleting its Secret."""
+    await run.world.identities.revoke(run.workspace)
+    run.memory.credentials = None
+    run.record = report.with_credentials(run.record, None)
+
+
+async def renew(run: Run, s: Situation, decision: Decision) -> None:
+    """Deliver a fresh token to the running instance; a failure is tried again and disturbs nothing else."""
+    try:
+        credentials = await _issue(run, fresh_start=False)
+        await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
+    except OperatorError as error:
+        log.warning("the token could not be renewed: %s", error)
+        run.wish = replace(run.wish, wants_credentials=False)
+        return
+    run.memory.credentials = None
+    run.verb_done = True
+    run.record = report.with_credentials(run.record, _status_of(credentials))
+
+
+async def delete_data(run: Run, s: Situation, decision: Decision) -> None:
+    """Remove the data volume; the plan comes here only after the compute was seen gone."""
+    run.verb_done = True
+    try:
+        run.memory.data_gone = await _backend(run).delete_data(run.ref)
+    except OperatorError as error:
+        run.problem = error.failure
+
+
+async def finish(run: Run, s: Situation, decision: Decision) -> None:
+    """Let the finalizer go, after one more fresh look (I-10)."""
+    if isinstance(run.backend, MeteredBackend):
+        await run.look_closely()
+        if plan(await run.situation()).step is not Step.FINISH:
+            return
+    run.finished = True
+
+
+STEPS: Mapping[Step, Executor] = {
+    Step.INTEND: intend,
+    Step.PROVISION: provision,
+    Step.RESTART: restart,
+    Step.STOP: stop,
+    Step.RELEASE: release,
+    Step.FAIL: fail,
+    Step.REVOKE: revoke,
+    Step.RENEW: renew,
+    Step.DELETE_DATA: delete_data,
+    Step.FINISH: finish,
+}
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+async def _request(run: Run, s: Situation) -> ProvisionRequest | None:
+    """Everything for the recorded incarnation; None after a failure was recorded instead."""
+    instance = run.record.instance
+    assert instance is not None, "the table asks for a verb only after an intent"
+    assert run.class_ is not None
+    try:
+        if run.environment is None:
+            run.environment = await environment(run.world.client, run.workspace, instance.incarnation)
+        files: Mapping[str, bytes] = {}
+        if s.wish.wants_credentials:
+            credentials = run.memory.credentials or await _issue(run, fresh_start=True)
+            run.record = report.with_credentials(run.record, _status_of(credentials))
+            files = credentials.files
+    except OperatorError as error:
+        run.record = report.fail(s, error.failure, keep_start=True)
+        return None
+    return ProvisionRequest(
+        ref=run.ref,
+        incarnation=instance.incarnation,
+        parameters=instance.parameters,
+        template=template_of(run.workspace, run.class_),
+        environment={**run.environment, "WORKSPACE_INCARNATION": str(instance.incarnation)},
+        files=files,
+    )
+
+
+async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | None]) -> None:
+    """Carry out a start and take down what came of it."""
+    run.verb_done = run.provisioned = True
+    try:
+        outcome = await verb
+    except OperatorError as error:
+        # The attempt may have had an effect, so the same incarnation is asked for again after the back-off.
+        run.record = report.fail(s, error.failure, keep_start=True)
+        await run.look_closely()
+        return
+    if isinstance(outcome, Progress):
+        run.progress = outcome
+    elif outcome is None:
+        await run.look_closely()
+    else:
+        run.memory.credentials = None
+        run.world.observer.note(run.ref, (outcome,))
+
+
+async def _stop(run: Run, request: StopRequest, *, revoke: bool) -> None:
+    run.verb_done = True
+    tasks: list[Awaitable[object]] = [_backend(run).stop(request)]
+    if revoke and run.record.credentials is not None:
+        tasks.append(run.world.identities.revoke(run.workspace))
+    stopped, *revoked = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in revoked:
+        if isinstance(outcome, BaseException):
+            log.warning("the token could not be revoked yet: %s", outcome)  # the table comes back to it
+        else:
+            run.memory.credentials = None
+            run.record = report.with_credentials(run.record, None)
+    if isinstance(stopped, OperatorError):
+        run.problem = stopped.failure
+    elif isinstance(stopped, BaseException):
+        raise stopped
+    elif isinstance(stopped, tuple):
+        run.world.observer.note(run.ref, stopped)
+
+
+async def _issue(run: Run, *, fresh_start: bool) -> Credentials:
+    assert run.class_ is not None
+    identity = run.class_.spec.identity
+    credentials = await run.world.identities.issue(
+        run.workspace, duration(identity.token_lifetime), identity.server, fresh_start=fresh_start
+    )
+    run.memory.credentials = credentials
+    return credentials
+
+
+def _frozen_with_token(s: Situation) -> bool:
+    return s.seen.sight is Sight.FROZEN and s.record.credentials is not None
+
+
+def _status_of(credentials: Credentials) -> CredentialsStatus:
+    return CredentialsStatus(secret_name=credentials.secret_name, expires=moments.text(credentials.expires))
+
+
+def _backend(run: Run) -> MeteredBackend:
+    assert isinstance(run.backend, MeteredBackend), "the table asks for no verb without a backend"
+    return run.backend
+
+
+def _named(failure: Failure, reason: Reason) -> Failure:
+    return replace(failure, reason=reason)
+
+
+def _failure_of(decision: Decision, s: Situation) -> Failure:
+    texts = {
+        Reason.INSTANCE_EXITED: f"The instance ended by itself{_exit(s)}; see its logs.",
+        Reason.INSTANCE_LOST: "The instance vanished without the operator's doing.",
+        Reason.INSTANCE_FAILED: f"The backend reports the instance as failed{_exit(s)}.",
+        Reason.PROVISION_TIMEOUT: (
+            f"Not ready within {int(s.wish.provision_timeout.total_seconds())} s: {s.seen.serving.message} "
+            "Its compute is released; raise spec.provisionTimeout if it needs longer."
+        ),
+    }
+    text = texts.get(decision.reason, decision.message)
+    return Failure(FailureClass.BACKEND, decision.reason, f"{text} {s.seen.message}".strip())
+
+
+def _exit(s: Situation) -> str:
+    return f" with exit code {s.seen.exit_code}" if s.seen.exit_code is not None else ""

@@ -1,0 +1,157 @@
+"""The newest known version of every object, and the few relations between them.
+
+Objects are kept as compact JSON: a few kilobytes less each than as dictionaries, and pydantic reads JSON faster.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from workspace_operator.api.meta import is_default_class
+from workspace_operator.api.states import DesiredState
+from workspace_operator.api.workspace import Workspace
+from workspace_operator.api.workspaceclass import WorkspaceClass
+from workspace_operator.lifecycle.effective import Node
+
+
+def key_of(namespace: str, name: str) -> str:
+    """The queue key of a workspace."""
+    return f"{namespace}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One workspace as last seen."""
+
+    raw: bytes
+    uid: str
+    version: int
+    generation: int
+    received: float  # monotonic time at which this generation was first seen
+    name: str
+    namespace: str
+    desired: DesiredState
+    parent: str | None
+    class_name: str | None
+    phase: str | None
+
+    def parse(self) -> Workspace:
+        """Raises pydantic.ValidationError when the stored object does not fit the schema."""
+        return Workspace.model_validate_json(self.raw)
+
+
+class Store:
+    """Fed by watches, listings and the answers of our own writes; an older version never replaces a newer one."""
+
+    def __init__(self) -> None:
+        self._workspaces: dict[str, Entry] = {}
+        self._keys: dict[str, str] = {}
+        self._children: dict[tuple[str, str], set[str]] = {}
+        self.classes: dict[str, WorkspaceClass] = {}
+
+    # -- workspaces ----------------------------------------------------------------------------------------------------
+
+    def put(self, body: dict[str, Any]) -> bool:
+        """Remember an object; False when a newer version is known already."""
+        metadata, spec = body["metadata"], body.get("spec") or {}
+        key = key_of(metadata["namespace"], metadata["name"])
+        version, known = int(metadata["resourceVersion"]), self._workspaces.get(key)
+        if known is not None and known.uid == metadata["uid"] and known.version >= version:
+            return False
+        if known is not None:
+            self._unlink(key, known)
+        generation = int(metadata.get("generation", 1))
+        same = known is not None and known.uid == metadata["uid"] and known.generation == generation
+        slim = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
+        entry = self._workspaces[key] = Entry(
+            raw=json.dumps(slim, separators=(",", ":")).encode(),
+            uid=metadata["uid"],
+            version=version,
+            generation=generation,
+            received=known.received if same and known is not None else time.monotonic(),
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            desired=DesiredState(spec.get("desiredState") or DesiredState.RUNNING),
+            parent=(spec.get("parentRef") or {}).get("name"),
+            class_name=spec.get("className"),
+            phase=(body.get("status") or {}).get("phase"),
+        )
+        self._keys[entry.uid] = key
+        if entry.parent:
+            self._children.setdefault((entry.namespace, entry.parent), set()).add(key)
+        return True
+
+    def drop(self, key: str, uid: str) -> bool:
+        """Forget a deleted object; a namesake with another UID stays."""
+        known = self._workspaces.get(key)
+        if known is None or known.uid != uid:
+            return False
+        self._unlink(key, known)
+        del self._workspaces[key]
+        return True
+
+    def get(self, key: str) -> Entry | None:
+        return self._workspaces.get(key)
+
+    def key_by_uid(self, uid: str) -> str | None:
+        return self._keys.get(uid)
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        yield from list(self._workspaces.items())
+
+    def __len__(self) -> int:
+        return len(self._workspaces)
+
+    def descendants(self, namespace: str, name: str) -> set[str]:
+        """Keys of all workspaces below one, at any depth; cycles end."""
+        found: set[str] = set()
+        ahead = [name]
+        while ahead:
+            for key in self._children.get((namespace, ahead.pop()), ()):
+                if key not in found:
+                    found.add(key)
+                    ahead.append(self._workspaces[key].name)
+        return found
+
+    def node(self, namespace: str, name: str) -> Node | None:
+        """What the effective state needs to know of a workspace."""
+        entry = self._workspaces.get(key_of(namespace, name))
+        return Node(entry.name, entry.desired, entry.parent) if entry is not None else None
+
+    def _unlink(self, key: str, entry: Entry) -> None:
+        self._keys.pop(entry.uid, None)
+        if entry.parent:
+            siblings = self._children.get((entry.namespace, entry.parent))
+            if siblings is not None:
+                siblings.discard(key)
+                if not siblings:
+                    del self._children[entry.namespace, entry.parent]
+
+    # -- classes -------------------------------------------------------------------------------------------------------
+
+    def class_for(self, named: str | None, recorded: str | None) -> WorkspaceClass | None:
+        """The class of a workspace: the one it names, else the one it was started in, else the default."""
+        name = named or recorded
+        if name is not None:
+            return self.classes.get(name)
+        defaults = sorted(
+            (c for c in self.classes.values() if is_default_class(c.metadata.annotations)),
+            key=lambda c: (c.metadata.creation_timestamp, c.metadata.name),
+        )
+        return defaults[-1] if defaults else None  # the newest wins, as with StorageClasses
+
+    def keys_of_class(self, name: str) -> list[str]:
+        """Workspaces that use a class, or may use it because they name none."""
+        return [key for key, entry in self._workspaces.items() if entry.class_name in (name, None)]
+
+    def phases_of_class(self, name: str, is_default: bool) -> dict[str, int]:
+        """Number of workspaces by phase."""
+        counts: dict[str, int] = {}
+        for entry in self._workspaces.values():
+            if entry.class_name == name or (entry.class_name is None and is_default):
+                counts[entry.phase or "Pending"] = counts.get(entry.phase or "Pending", 0) + 1
+        return dict(sorted(counts.items()))

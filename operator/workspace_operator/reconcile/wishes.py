@@ -1,0 +1,139 @@
+"""From the objects that users write to the one Wish that the plan decides on."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from workspace_operator.api.quantity import cpu, duration, size
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Capability, IdentityMode, PauseMode, Probe, UpdatePolicy, WhenDeleted
+from workspace_operator.api.workspace import ResourceAmounts, Workspace
+from workspace_operator.api.workspaceclass import WorkspaceClass
+from workspace_operator.backends.metered import MeteredBackend
+from workspace_operator.backends.protocol import Template
+from workspace_operator.errors import Failure, FailureClass
+from workspace_operator.lifecycle.effective import Effective, Node, effective
+from workspace_operator.lifecycle.facts import Goal, Wish
+from workspace_operator.lifecycle.parameters import Parameters, fingerprint
+from workspace_operator.reconcile.store import Store
+
+
+def wish_of(
+    workspace: Workspace, class_: WorkspaceClass | None, backend: MeteredBackend | Failure, store: Store
+) -> Wish:
+    """What is asked of a workspace, after ancestors and class were taken into account."""
+    spec, namespace = workspace.spec, workspace.metadata.namespace
+    node = Node(workspace.metadata.name, spec.desired_state, spec.parent_ref.name if spec.parent_ref else None)
+    state = effective(node, lambda name: store.node(namespace, name))
+    usable = backend if isinstance(backend, MeteredBackend) else None
+    return Wish(
+        goal=_goal(workspace, state),
+        effective_state=state.state,
+        effective_reason=state.reason,
+        generation=workspace.metadata.generation,
+        parameters=parameters_of(workspace),
+        class_name=class_.metadata.name if class_ is not None else (spec.class_name or workspace.status.class_name),
+        backend=usable.kind if usable is not None else None,
+        restart_token=spec.restart_token,
+        automatic_update=spec.update_policy is UpdatePolicy.AUTOMATIC,
+        provision_timeout=duration(spec.provision_timeout or (class_.spec.provision_timeout if class_ else "5m")),
+        grace=duration(class_.spec.stop_grace_period if class_ is not None else "10s"),
+        freeze=_freezes(class_, usable),
+        wants_credentials=class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN,
+        has_references=bool(spec.env_from),
+        delete_data=spec.storage is not None and spec.storage.when_deleted is WhenDeleted.DELETE,
+        blocked=_blocked(workspace, class_, backend, state),
+    )
+
+
+def _goal(workspace: Workspace, state: Effective) -> Goal:
+    if workspace.metadata.deletion_timestamp is not None:
+        return Goal.DELETED
+    return Goal(state.state.value)
+
+
+def _freezes(class_: WorkspaceClass | None, backend: MeteredBackend | None) -> bool:
+    if class_ is None or backend is None or class_.spec.pause_mode is not PauseMode.FREEZE:
+        return False
+    return Capability.FREEZE in backend.capabilities
+
+
+def parameters_of(workspace: Workspace) -> Parameters:
+    """Fingerprint of all that takes a new instance when it changes, and of the restart token."""
+    spec = workspace.spec
+    included = spec.model_dump(
+        mode="json",
+        by_alias=True,
+        include={"image", "command", "args", "env", "env_from", "resources", "agent", "storage"},
+        exclude={"storage": {"when_deleted"}, "agent": {"probe"}},
+    )
+    return fingerprint(included, spec.restart_token or workspace.status.restart_token)
+
+
+def template_of(workspace: Workspace, class_: WorkspaceClass) -> Template:
+    """The instance's parameters, with the class's defaults filled in."""
+    spec, defaults = workspace.spec, class_.spec.resources.default
+    limits = spec.resources.limits
+    cpus = limits.cpu if limits.cpu is not None else defaults.cpu
+    memory = limits.memory if limits.memory is not None else defaults.memory
+    return Template(
+        image=spec.image,
+        command=spec.command,
+        args=spec.args,
+        cpu=cpu(cpus) if cpus is not None else None,
+        memory=size(memory) if memory is not None else None,
+        port=spec.agent.port if spec.agent is not None else None,
+        mount_path=spec.storage.mount_path if spec.storage is not None else None,
+    )
+
+
+def _blocked(
+    workspace: Workspace, class_: WorkspaceClass | None, backend: MeteredBackend | Failure, state: Effective
+) -> Failure | None:
+    """Why the workspace must not be started now. None of this is a reason to stop one that runs."""
+    if isinstance(backend, Failure):
+        return backend
+    if class_ is None:
+        return no_class(workspace)
+    return state.problem or _refused_by_class(workspace, class_)
+
+
+def no_class(workspace: Workspace) -> Failure:
+    """Neither the named class nor a default one exists."""
+    name = workspace.spec.class_name or workspace.status.class_name
+    if name is None:
+        text = "spec.className is empty and no WorkspaceClass is marked as default; name a class or mark one."
+    else:
+        text = f"WorkspaceClass {name!r} does not exist; create it."
+    return Failure(FailureClass.BAD_REQUEST, Reason.CLASS_NOT_FOUND, text)
+
+
+def _refused_by_class(workspace: Workspace, class_: WorkspaceClass) -> Failure | None:
+    spec, name = workspace.spec, class_.metadata.name
+    allowed = class_.spec.allowed_images
+    if allowed and not any(fnmatchcase(spec.image, pattern) for pattern in allowed):
+        return _refusal(
+            Reason.IMAGE_NOT_ALLOWED,
+            f"Class {name!r} does not allow image {spec.image!r}; it allows {', '.join(allowed)}.",
+        )
+    if spec.agent is not None and spec.agent.probe is Probe.LEASE and class_.spec.identity.mode is IdentityMode.NONE:
+        return _refusal(
+            Reason.UNSUPPORTED,
+            f"spec.agent.probe is Lease, but class {name!r} gives no identity to renew one; use AgentCard or TCP.",
+        )
+    return _above_ceiling(spec.resources.limits, class_.spec.resources.max, name)
+
+
+def _above_ceiling(limits: ResourceAmounts, ceiling: ResourceAmounts, name: str) -> Failure | None:
+    text = "spec.resources.limits.{field} {wish} is above the ceiling of class {name!r}, {most}; lower it."
+    if limits.cpu is not None and ceiling.cpu is not None and cpu(limits.cpu) > cpu(ceiling.cpu):
+        words = text.format(field="cpu", wish=limits.cpu, name=name, most=ceiling.cpu)
+        return _refusal(Reason.RESOURCES_EXCEED_CLASS, words)
+    if limits.memory is not None and ceiling.memory is not None and size(limits.memory) > size(ceiling.memory):
+        words = text.format(field="memory", wish=limits.memory, name=name, most=ceiling.memory)
+        return _refusal(Reason.RESOURCES_EXCEED_CLASS, words)
+    return None
+
+
+def _refusal(reason: Reason, message: str) -> Failure:
+    return Failure(FailureClass.BAD_REQUEST, reason, message)

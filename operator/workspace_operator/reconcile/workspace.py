@@ -1,0 +1,210 @@
+"""One pass over one workspace: load, observe, plan, at most one verb, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from pydantic import ValidationError
+
+from workspace_operator.api.meta import FINALIZER
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Phase, Probe
+from workspace_operator.api.workspace import Workspace, WorkspaceStatus
+from workspace_operator.kube.client import Conflict, NotFound, workspaces
+from workspace_operator.lifecycle.facts import Goal
+from workspace_operator.lifecycle.plan import SOON, Decision, Situation, plan
+from workspace_operator.lifecycle.report import report
+from workspace_operator.lifecycle.table import VERBS, Step
+from workspace_operator.reconcile.run import Run
+from workspace_operator.reconcile.statuswrite import write_status
+from workspace_operator.reconcile.steps import STEPS
+from workspace_operator.reconcile.store import Entry
+from workspace_operator.reconcile.wishes import no_class, wish_of
+from workspace_operator.reconcile.world import World
+from workspace_operator.telemetry import metrics
+from workspace_operator.telemetry.logs import about
+
+log = logging.getLogger(__name__)
+
+MAX_STEPS = 8  # a pass that takes more is cut and goes on in the next one
+MINOR_INTERVAL = 1.0  # seconds between status writes that only refine an unchanged phase
+_ANNOUNCED = {Phase.RUNNING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED, Phase.PENDING, Phase.RESTARTING, Phase.UNKNOWN}
+_WARNINGS = {Phase.FAILED, Phase.PENDING, Phase.UNKNOWN}
+
+
+class WorkspaceReconciler:
+    """The work of the workspace queue. ``released`` is called with a UID once its finalizer may go."""
+
+    def __init__(self, world: World, released: Callable[[str], None]) -> None:
+        self._world, self._released = world, released
+
+    async def __call__(self, key: str) -> timedelta | None:
+        """Returns when the key is wanted again; raises when the pass failed and is to be repeated."""
+        entry = self._world.store.get(key)
+        if entry is None:
+            return None
+        try:
+            workspace = entry.parse()
+        except ValidationError as error:
+            log.error("%s does not fit this operator's schema and is left alone: %s", key, error)
+            return None
+        if FINALIZER not in workspace.metadata.finalizers:
+            return None  # kopf puts it on (or has taken it off); nothing is created before, nothing done after
+        with about(namespace=entry.namespace, name=entry.name):
+            try:
+                return await self._pass(key, entry, workspace)
+            except Conflict:
+                await self._refresh(key, entry.uid)
+                return timedelta(0)
+            except NotFound:
+                return await self._gone(key, entry, workspace)
+
+    async def _pass(self, key: str, entry: Entry, workspace: Workspace) -> timedelta | None:
+        run = self._begin(key, workspace)
+        self._note_goal(run, entry)
+        with about(**{"class": run.wish.class_name}):
+            situation, decision = await self._steps(run)
+            if run.finished:
+                self._finish(run)
+                return None
+            return await self._conclude(run, situation, decision)
+
+    def _begin(self, key: str, workspace: Workspace) -> Run:
+        world = self._world
+        class_ = world.store.class_for(workspace.spec.class_name, workspace.status.class_name)
+        backend = world.door.find(class_.metadata.name) if class_ is not None else no_class(workspace)
+        wish = wish_of(workspace, class_, backend, world.store)
+        memory = world.memory(workspace.metadata.uid)
+        return Run(world, key, workspace, class_, backend, wish, workspace.status, memory)
+
+    async def _steps(self, run: Run) -> tuple[Situation, Decision]:
+        situation = await run.situation()
+        decision = plan(situation)
+        for _ in range(MAX_STEPS):
+            if decision.step is Step.WAIT or run.progress is not None or run.finished:
+                break
+            if decision.step in VERBS and run.verb_done:
+                break  # one verb per pass: report what is seen, the next pass follows at once
+            await STEPS[decision.step](run, situation, decision)
+            if decision.step is Step.INTEND and run.record.instance is not situation.record.instance:
+                await self._write_intent(run, situation, decision)
+            situation = await run.situation()
+            decision = plan(situation)
+        return situation, decision
+
+    async def _write_intent(self, run: Run, before: Situation, decision: Decision) -> None:
+        """On the object before any call that creates; a crash from here on asks for the same name again."""
+        situation = replace(before, record=run.record)
+        await self._write(run, report(situation, decision))
+
+    async def _conclude(self, run: Run, situation: Situation, decision: Decision) -> timedelta | None:
+        if run.progress is not None:
+            reason = Reason(run.progress.reason)
+            decision = replace(decision, reason=reason, message=run.progress.message, wake_in=run.progress.retry_in)
+        status = report(situation, decision)
+        wake_in = self._wake_in(run, decision)
+        if self._is_minor(run, status):
+            if run.provisioned and await self._refresh(run.key, run.uid):
+                return timedelta(0)  # the wish changed while the instance was being made: obey it now (I-07)
+            return min(wake_in or SOON, timedelta(seconds=MINOR_INTERVAL))
+        before = run.workspace.status
+        # Conditional on the version that was read: when this write succeeds, the wish is still the one acted on (I-07).
+        await self._write(run, status)
+        self._announce(run, before, status)
+        self._note_reached(run, situation, decision)
+        return wake_in
+
+    def _wake_in(self, run: Run, decision: Decision) -> timedelta | None:
+        wake_in = decision.wake_in
+        if decision.step is not Step.WAIT and run.progress is None:
+            wake_in = SOON if run.problem is not None or decision.step is Step.DELETE_DATA else timedelta(0)
+        agent = run.workspace.spec.agent
+        if decision.row.reached and run.wish.goal is Goal.RUNNING and agent is not None and agent.probe is Probe.LEASE:
+            silence = self._world.leases.expires_in(run.workspace)
+            if silence is not None:
+                wake_in = min(wake_in or timedelta.max, timedelta(seconds=silence))
+        return wake_in
+
+    def _is_minor(self, run: Run, status: WorkspaceStatus) -> bool:
+        before = run.workspace.status
+        same = before.phase == status.phase and status.phase not in (Phase.FAILED, Phase.RUNNING)
+        return (
+            same
+            and before.observed_generation == status.observed_generation
+            and time.monotonic() - run.memory.written < MINOR_INTERVAL
+        )
+
+    async def _write(self, run: Run, status: WorkspaceStatus) -> None:
+        metadata = run.workspace.metadata
+        url = workspaces(metadata.namespace, metadata.name, "status")
+        body = await write_status(self._world.client, url, metadata.resource_version, run.workspace.status, status)
+        run.record = status
+        if body is None:
+            return
+        run.memory.written = time.monotonic()
+        self._world.store.put(body)
+        new_version = str(body["metadata"]["resourceVersion"])
+        run.workspace = run.workspace.model_copy(
+            update={"status": status, "metadata": metadata.model_copy(update={"resource_version": new_version})}
+        )
+        if run.wish.class_name is not None:
+            self._world.wake_class(run.wish.class_name)
+
+    async def _refresh(self, key: str, uid: str) -> bool:
+        """Read the object anew; True when it changed or is another one."""
+        namespace, name = key.split("/", 1)
+        try:
+            return self._world.store.put(await self._world.client.get(workspaces(namespace, name)))
+        except NotFound:
+            return self._world.store.drop(key, uid)
+
+    async def _gone(self, key: str, entry: Entry, workspace: Workspace) -> timedelta | None:
+        """The object vanished (its finalizer was stripped by hand); what it left is the sweeper's."""
+        try:
+            self._world.store.put(await self._world.client.get(workspaces(entry.namespace, entry.name)))
+            return SOON  # it exists: something else was not found, e.g. its namespace's objects
+        except NotFound:
+            self._world.store.drop(key, entry.uid)
+            self._world.forget(entry.uid, workspace.status.class_name)
+            return None
+
+    def _finish(self, run: Run) -> None:
+        self._world.events.post(
+            run.workspace.metadata, "Workspace", reason=Reason.DELETED, message=Reason.DELETED.meaning
+        )
+        self._world.forget(run.uid, run.wish.class_name)
+        self._released(run.uid)
+
+    # -- telling -------------------------------------------------------------------------------------------------------
+
+    def _announce(self, run: Run, before: WorkspaceStatus, after: WorkspaceStatus) -> None:
+        if after.phase is None or after.phase == before.phase:
+            return
+        ready = after.conditions[0]
+        log.info("%s → %s: %s", before.phase or "New", after.phase, ready.message)
+        if after.phase in _ANNOUNCED:
+            self._world.events.post(
+                run.workspace.metadata,
+                "Workspace",
+                reason=ready.reason,
+                message=ready.message,
+                warning=after.phase in _WARNINGS,
+            )
+
+    def _note_goal(self, run: Run, entry: Entry) -> None:
+        if run.memory.goal is not run.wish.goal:
+            first = run.memory.goal is None
+            run.memory.goal = run.wish.goal
+            run.memory.goal_since = entry.received
+            # After a start of the operator nothing is known of when the wish was made.
+            run.memory.goal_reached = first and run.workspace.status.phase is not None
+
+    def _note_reached(self, run: Run, situation: Situation, decision: Decision) -> None:
+        serves = run.wish.goal is not Goal.RUNNING or situation.seen.serving.answers
+        if decision.row.reached and serves and not run.memory.goal_reached:
+            run.memory.goal_reached = True
+            metrics.WISH_TO_EFFECT.labels(run.wish.goal).observe(time.monotonic() - run.memory.goal_since)

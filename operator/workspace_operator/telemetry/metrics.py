@@ -1,0 +1,44 @@
+"""Every metric that the operator exports, in one place."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+_PREFIX = "workspace_operator"
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+BUILD = Info(f"{_PREFIX}_build", "Version of the running code.")
+LEADER = Gauge(f"{_PREFIX}_leader", "1 while this process holds the leader Lease.")
+
+WORKSPACES = Gauge(f"{_PREFIX}_workspaces", "Workspaces by class and phase.", ["class", "phase"])
+
+PASS_SECONDS = Histogram(f"{_PREFIX}_pass_seconds", "Duration of one pass.", ["resource", "outcome"], buckets=_FAST)
+QUEUE_DELAY = Histogram(
+    f"{_PREFIX}_queue_delay_seconds", "From due to picked up by a worker.", ["queue"], buckets=_FAST
+)
+QUEUE_DEPTH = Gauge(f"{_PREFIX}_queue_depth", "Keys that are due and wait for a worker.", ["queue"])
+
+VERB_SECONDS = Histogram(f"{_PREFIX}_verb_seconds", "Duration of a backend verb.", ["backend", "verb"], buckets=_SLOW)
+VERBS = Counter(
+    f"{_PREFIX}_verbs",
+    "Backend verbs by outcome and class of failure.",
+    ["backend", "verb", "outcome", "failure_class"],
+)
+WISH_TO_EFFECT = Histogram(
+    f"{_PREFIX}_wish_to_effect_seconds",
+    "From the first sight of a wish to its confirmed effect.",
+    ["goal"],
+    buckets=_SLOW,
+)
+
+KUBE_REQUESTS = Counter(f"{_PREFIX}_kube_requests", "Requests to the Kubernetes API.", ["verb", "resource", "code"])
+KUBE_SECONDS = Histogram(
+    f"{_PREFIX}_kube_request_seconds", "Duration of requests to the Kubernetes API.", ["verb"], buckets=_FAST
+)
+EVENTS_DROPPED = Counter(f"{_PREFIX}_events_dropped", "Kubernetes Events that were not posted.")
+
+LOOP_AGE = Gauge(
+    f"{_PREFIX}_loop_age_seconds", "Time since the last success of a loop (its listing, event or beat).", ["loop"]
+)
+LOOP_FAILURES = Counter(f"{_PREFIX}_loop_failures", "Rounds of a loop that failed.", ["loop"])
