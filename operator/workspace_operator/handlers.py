@@ -82,6 +82,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 330
     chosen.watching.reconnect_backoff = 1.0
+    chosen.watching.label_selectors["coordination.k8s.io", "v1", "leases"] = MANAGED_LEASES
     chosen.queueing.error_delays = (1, 2, 3, 5, 8, 13, 21, 34, 60)
     chosen.execution.default_backoff = 10
     chosen.posting.enabled = False  # Events are our own, on transitions only

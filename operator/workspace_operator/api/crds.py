@@ -132,7 +132,7 @@ def definition(kind: Kind) -> dict[str, Any]:
 class _Dumper(yaml.SafeDumper):
     """No anchors: a reader should not have to follow them."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the base class's signature
         return True
 
 

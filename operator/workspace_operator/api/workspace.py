@@ -96,7 +96,7 @@ class Storage(Model):
     )
     when_deleted: WhenDeleted = Field(
         default=WhenDeleted.RETAIN,
-        description="Retain keeps the volume when the workspace is deleted; Delete removes it after the compute is gone.",
+        description="Retain keeps the volume of a deleted workspace; Delete removes it after the compute is gone.",
     )
 
 
@@ -161,8 +161,8 @@ class WorkspaceSpec(Model):
     env_from: tuple[EnvFromSource, ...] = Field(
         default=(),
         description=(
-            "Environment from Secrets and ConfigMaps by reference. All must exist before a start; values are read when an "
-            "instance is created, so a restart (spec.restartToken) applies a changed Secret."
+            "Environment from Secrets and ConfigMaps by reference. All must exist before a start; values are read when "
+            "an instance is created, so a restart (spec.restartToken) applies a changed Secret."
         ),
         max_length=32,
     )

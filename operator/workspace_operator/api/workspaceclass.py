@@ -111,7 +111,7 @@ class Identity(Model):
 
     mode: IdentityMode = Field(
         default=IdentityMode.TOKEN,
-        description="Token: a ServiceAccount per workspace and a short-lived token, revoked on pause and stop. None: none.",
+        description="Token: a ServiceAccount and a short-lived token each, revoked on pause and stop. None: none.",
     )
     server: str | None = Field(
         default=None,

@@ -172,7 +172,7 @@ def _decode(data: bytes) -> Object:
 
 
 def _error(status: int, method: str, url: str, data: bytes) -> KubeError:
-    where = f"{method} {url.split('?')[0]}"
+    where = f"{method} {url.partition('?')[0]}"
     kind = {404: NotFound, 409: Conflict}.get(status, KubeError)
     try:
         detail = str(json.loads(data).get("message", ""))[:500]
@@ -186,7 +186,7 @@ _GROUPED = 3  # /apis/<group>/<version>/...
 
 def _resource_of(url: str) -> str:
     """The resource's plural, a metric label of bounded cardinality."""
-    parts = url.split("?")[0].strip("/").split("/")
+    parts = url.partition("?")[0].strip("/").split("/")
     rest = parts[_GROUPED:] if parts[0] == "apis" else parts[2:]
     if rest[:1] == ["namespaces"] and len(rest) > 2:
         rest = rest[2:]

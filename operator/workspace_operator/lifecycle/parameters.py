@@ -26,10 +26,10 @@ class Parameters:
         return f"{self.template}{_SEPARATOR}{self.token}"
 
     def same_template(self, other: str) -> bool:
-        return other.split(_SEPARATOR)[0] == self.template
+        return other.partition(_SEPARATOR)[0] == self.template
 
     def same_token(self, other: str) -> bool:
-        return other.split(_SEPARATOR)[-1] == self.token
+        return other.rpartition(_SEPARATOR)[2] == self.token
 
 
 def fingerprint(template: dict[str, Any], restart_token: str | None) -> Parameters:

@@ -142,7 +142,7 @@ def _data_at_stake(s: Situation) -> bool:
 
 
 GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
-    Guard.ALWAYS: lambda s: True,
+    Guard.ALWAYS: lambda _: True,
     Guard.BLOCKED: lambda s: s.wish.blocked is not None,
     Guard.BACKING_OFF: _backing_off,
     Guard.UNDECIDED: _undecided,

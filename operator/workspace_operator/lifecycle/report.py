@@ -91,7 +91,9 @@ def with_credentials(record: WorkspaceStatus, credentials: CredentialsStatus | N
 
 def report(s: Situation, decision: Decision) -> WorkspaceStatus:
     """The status to show: everything recomputed from the situation."""
-    running = s.seen.sight is Sight.RUNNING and s.wish.goal is Goal.RUNNING
+    instance = s.record.instance
+    current = instance is not None and instance.incarnation == s.seen.incarnation
+    running = current and s.seen.sight is Sight.RUNNING and s.wish.goal is Goal.RUNNING
     return s.record.model_copy(
         update={
             "observed_generation": s.wish.generation,
@@ -112,7 +114,7 @@ def _instance(s: Situation, decision: Decision) -> InstanceStatus | None:
     known = s.record.instance
     if s.seen.sight is Sight.ABSENT and s.wish.goal is not Goal.RUNNING:
         return None  # confirmed gone: nothing may act on this identity again (I-17)
-    if known is None or s.seen.sight in (Sight.UNKNOWN, Sight.OUTDATED, Sight.ABSENT):
+    if known is None or s.seen.incarnation != known.incarnation or s.seen.sight is Sight.UNKNOWN:
         return known
     over = decision.row.reached and decision.phase is not Phase.RUNNING
     serves = s.seen.sight is Sight.RUNNING and bool(s.seen.serving.answers)

@@ -39,10 +39,11 @@ class ClassReconciler:
             if class_ is None:
                 await self._close(name)
                 return None
-            if await self._world.door.open(class_):
+            opened = await self._world.door.open(class_)
+            verdict = await self._verdict(class_)  # before the first listing: a check may prepare the backend
+            if opened:
                 await self._world.observer.follow(class_)
                 self._wake_workspaces(name)
-            verdict = await self._verdict(class_)
             await self._report(class_, verdict)
             return CHECK_INTERVAL if verdict[0] is ConditionStatus.TRUE else RETRY_INTERVAL
 

@@ -41,10 +41,13 @@ class _Class:
 
 
 class Observer:
-    """Observes all classes; ``wake`` is called with the UID of a workspace whose compute changed."""
+    """Observes all classes; ``wake`` is called with the UID of a workspace whose compute changed, ``wake_class`` with
+    a class whose backend began or ceased to answer."""
 
-    def __init__(self, door: Door, supervisor: Supervisor, wake: Callable[[str], None]) -> None:
-        self._door, self._supervisor, self._wake = door, supervisor, wake
+    def __init__(
+        self, door: Door, supervisor: Supervisor, wake: Callable[[str], None], wake_class: Callable[[str], None]
+    ) -> None:
+        self._door, self._supervisor, self._wake, self._wake_class = door, supervisor, wake, wake_class
         self._classes: dict[str, _Class] = {}
         self._tick = 0
 
@@ -130,17 +133,17 @@ class Observer:
         try:
             listed = await view.backend.list_owned()
         except OperatorError as error:
-            self._set_problem(view, error.failure)
+            self._set_problem(name, view, error.failure)
             raise
         except Exception:
             text = "Listing the backend failed unexpectedly; the operator's log has the trace."
-            self._set_problem(view, Failure(FailureClass.INTERNAL, Reason.INTERNAL_ERROR, text))
+            self._set_problem(name, view, Failure(FailureClass.INTERNAL, Reason.INTERNAL_ERROR, text))
             raise
         fresh: dict[str, tuple[Instance, ...]] = {}
         for instance in listed:
             fresh[instance.ref.uid] = (*fresh.get(instance.ref.uid, ()), instance)
         self._merge(view, fresh, began)
-        self._set_problem(view, None)
+        self._set_problem(name, view, None)
 
     def _merge(self, view: _Class, fresh: dict[str, tuple[Instance, ...]], began: int) -> None:
         for uid in view.instances.keys() | fresh.keys():
@@ -152,11 +155,10 @@ class Observer:
                 self._wake(uid)
         view.noted = {uid: tick for uid, tick in view.noted.items() if tick > began}
 
-    def _set_problem(self, view: _Class, problem: Failure | None) -> None:
+    def _set_problem(self, name: str, view: _Class, problem: Failure | None) -> None:
         if problem != view.problem:
             view.problem = problem
-            for uid in list(view.instances):
-                self._wake(uid)
+            self._wake_class(name)
 
     async def _watch_loop(self, name: str, beat: Heartbeat) -> None:
         view = self._classes[name]

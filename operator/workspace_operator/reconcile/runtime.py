@@ -60,7 +60,7 @@ class Runtime:
             client=client,
             store=self.store,
             door=door,
-            observer=Observer(door, supervisor, self._wake_uid),
+            observer=Observer(door, supervisor, self._wake_uid, self._wake_class_members),
             identities=Identities(client),
             events=EventPoster(client, leadership.identity),
             leases=LeaseBook(),
@@ -174,6 +174,11 @@ class Runtime:
         key = self.store.key_by_uid(uid)
         if key is not None:
             self.wake(key)
+
+    def _wake_class_members(self, name: str) -> None:
+        for key in self.store.keys_of_class(name):
+            self.wake(key)
+        self.classes.add(name)
 
     def _release(self, uid: str) -> None:
         event = self._released.get(uid)

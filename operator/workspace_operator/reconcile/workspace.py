@@ -173,10 +173,11 @@ class WorkspaceReconciler:
             return None
 
     def _finish(self, run: Run) -> None:
-        self._world.events.post(
-            run.workspace.metadata, "Workspace", reason=Reason.DELETED, message=Reason.DELETED.meaning
-        )
-        self._world.forget(run.uid, run.wish.class_name)
+        if not run.memory.finished:
+            run.memory.finished = True
+            self._world.events.post(
+                run.workspace.metadata, "Workspace", reason=Reason.DELETED, message=Reason.DELETED.meaning
+            )
         self._released(run.uid)
 
     # -- telling -------------------------------------------------------------------------------------------------------
