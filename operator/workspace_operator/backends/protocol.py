@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from workspace_operator.api.states import LIVE as LIVE
-from workspace_operator.api.states import Capability
-from workspace_operator.api.states import Reading as Reading
+from workspace_operator.api.states import LIVE, Capability, Reading
 
 
 @dataclass(frozen=True)
@@ -169,3 +167,19 @@ async def replace(backend: Backend, request: ProvisionRequest, grace: timedelta)
 
 ResolveSecret = Callable[[str, str], Awaitable[Mapping[str, bytes]]]
 """Reads a Secret by namespace and name; raises BadRequest when it does not exist. Given to backends by the door."""
+
+__all__ = [
+    "LIVE",
+    "Backend",
+    "Capability",
+    "Instance",
+    "Progress",
+    "ProvisionRequest",
+    "Reading",
+    "ResolveSecret",
+    "StopRequest",
+    "Template",
+    "Wake",
+    "WorkspaceRef",
+    "replace",
+]

@@ -25,6 +25,7 @@ from requests.adapters import HTTPAdapter
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.workspaceclass import DockerBackend
 from workspace_operator.backends.docker import faults
+from workspace_operator.backends.docker.transport import SocketFileAdapter
 from workspace_operator.backends.protocol import ResolveSecret
 from workspace_operator.errors import BackendUnreachable, BadRequest
 
@@ -110,10 +111,10 @@ class Engine:
             return work(client)
         except Exception as exc:
             error = faults.translate(exc, doing, failed, self.host, self.deadline)
-            if isinstance(error, BackendUnreachable) and client is not None:
-                self._forget(client)
             if error is exc:
                 raise
+            if isinstance(error, BackendUnreachable) and client is not None:
+                self._forget(client)
             raise error from exc
 
     async def prepare(self) -> None:
@@ -188,7 +189,13 @@ class Engine:
         _discard(client)
 
     def _open(self) -> Client:
-        directory = None if self._tls is None else _tls_files(self._tls)
+        tls = self._tls
+        if tls is None and self._tls_ref is not None:  # another thread has just lost the connection
+            raise BackendUnreachable(
+                Reason.BACKEND_UNREACHABLE,
+                f"The connection to the Docker engine at {self.host} was lost; it is made anew.",
+            )
+        directory = None if tls is None else _tls_files(tls)
         try:
             oldest = self._client_of("1.24", directory)
             try:
@@ -201,6 +208,7 @@ class Engine:
             newest = DEFAULT_DOCKER_API_VERSION
             client = self._client_of(speaks if version_lt(speaks, newest) else newest, directory)
         except BaseException:
+            self._tls = None  # perhaps they are the wrong ones: read anew for the next attempt
             if directory is not None:
                 directory.cleanup()
             raise
@@ -215,7 +223,10 @@ class Engine:
             base_url=host, version=version, timeout=self.deadline, tls=tls, max_pool_size=CONNECTIONS
         )
         client.trust_env = False  # no proxy and no .netrc of the operator's environment between us and the engine
-        if not self.host.startswith("unix://"):
+        if self.host.startswith("unix://"):
+            path = self.host.removeprefix("unix://")
+            client.mount("http+docker://", SocketFileAdapter(path, self.deadline, max_pool_size=CONNECTIONS))
+        else:
             for scheme in ("http://", "https://"):
                 client.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
         return client

@@ -60,10 +60,15 @@ def label_filter(**labels: str) -> dict[str, list[str]]:
     return {"label": [f"{meta.LABEL_ROLE}={ROLE_INSTANCE}", *wanted]}
 
 
+def is_of(labels: Mapping[str, str] | None, ref: WorkspaceRef) -> bool:
+    """Whether something on the engine belongs to this workspace of this cluster."""
+    found = labels or {}
+    return found.get(meta.LABEL_CLUSTER) == ref.cluster and found.get(meta.LABEL_UID) == ref.uid
+
+
 def refuse_foreign(kind: str, name: str, labels: Mapping[str, str] | None, ref: WorkspaceRef) -> None:
     """Nothing is adopted or removed by its name alone (I-11, I-15)."""
-    found = labels or {}
-    if found.get(meta.LABEL_CLUSTER) != ref.cluster or found.get(meta.LABEL_UID) != ref.uid:
+    if not is_of(labels, ref):
         raise BackendError(
             Reason.PROVISION_FAILED,
             f"A {kind} named {name} exists on the engine and does not carry this workspace's labels;"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -269,8 +270,8 @@ class ProcessDriver:
 
     def _freeze(self, seen: Seen) -> None:
         if seen.instance.reading is Reading.RUNNING:
-            self._signal_everything(seen, signal.SIGSTOP)
-            system.wait_until(lambda: _state(seen) in (None, "T"), _SIGNAL_EFFECT)
+            signalled = self._signal_everything(seen, signal.SIGSTOP)
+            system.wait_until(lambda: all(system.halted(pid) for pid in signalled), _SIGNAL_EFFECT)
 
     def _end(self, seen: Seen, grace: timedelta) -> bool:
         """Ask a live instance to end, or kill it when its grace is over; whether it is seen dead already."""
@@ -296,18 +297,20 @@ class ProcessDriver:
             if escaped:  # found by a census before the lock, so none of them is a new start
                 system.signal_all(escaped, signal.SIGKILL)
                 system.wait_until(lambda: not any(map(system.runs, escaped)), _SIGNAL_EFFECT)
-            remove(seen.room.identity)
+            shutil.rmtree(seen.room.identity, ignore_errors=True)  # left over after a crash, it is tried again
             self._looker.bury(seen.room)
             if release:
                 remove(Path(seen.room.path))
                 seen.room.home.sweep()
                 seen.room.home.vanish_if_empty()
 
-    def _signal_everything(self, seen: Seen, number: signal.Signals) -> None:
-        """Signal the group and whoever left it but still carries the instance's marker."""
+    def _signal_everything(self, seen: Seen, number: signal.Signals) -> list[int]:
+        """Signal the group and whoever left it but still carries the instance's marker; all that were found."""
         if seen.mark is not None and system.alive(seen.mark):
             system.signal_group(seen.mark, number)
-        system.signal_all(self._looker.census.of(seen.room.path), number)
+        found = self._looker.census.of(seen.room.path)
+        system.signal_all(found, number)
+        return found
 
     # identity and data
 

@@ -213,7 +213,11 @@ class Home:
         self.cluster = cluster
         self.path = f"{root}/{safe(cluster)}/{safe(uid)}"
         self.lock = f"{self.path}/lock"
-        self.data = Path(self.path, "data")
+
+    @property
+    def data(self) -> Path:
+        """The volume."""
+        return Path(self.path, "data")
 
     def rooms(self) -> list[Room]:
         """The incarnations, oldest first."""

@@ -95,6 +95,12 @@ def runs(pid: int) -> bool:
     return seen is not None and seen.state not in "ZX"
 
 
+def halted(pid: int) -> bool:
+    """Whether a process executes nothing now: stopped or ended."""
+    seen = stat(pid)
+    return seen is None or seen.state in "TZX"
+
+
 def exit_status(kind: int, pid_or_fd: int) -> int | None:
     """Reap an ended child (``os.P_PID`` or ``os.P_PIDFD``): its exit code, 128 + signal if it was killed.
 

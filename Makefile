@@ -1,0 +1,72 @@
+# Every target sets up what it needs; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export PYTHONPATH := operator:deploy/local:deploy/agent:.
+READY := .venv/.ready-$(shell cat deploy/lock/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+
+##@ The two commands
+demo: $(READY)  ## Run the whole product on this machine and watch it work
+	@$(PY) -m demo
+
+test: $(READY)  ## Run every test, on a real API server and a real Docker engine
+	@$(PY) -m controlplane binaries
+	@$(PY) -m pytest $(ARGS)
+
+##@ Working on it
+check: lint types generated test  ## All that CI runs
+
+lint: $(READY)  ## ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo
+
+format: $(READY)  ## Format and fix
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+generate: $(READY)  ## Write crds/ and the generated parts of the README
+	$(PY) -m workspace_operator crds crds
+	$(PY) -m workspace_operator readme README.md
+
+generated: $(READY)  ## Fail when something generated is not current
+	$(PY) -m workspace_operator crds --check crds
+	$(PY) -m workspace_operator readme --check README.md
+
+bench: $(READY)  ## Measure, each figure beside its baseline (ARGS="--quick --only latency")
+	@$(PY) -m controlplane binaries
+	@$(PY) -m tests.bench $(ARGS)
+
+lock: $(READY)  ## Resolve the locked versions anew
+	$(PY) -m uv pip compile pyproject.toml --group dev --group agent --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -q -U -o deploy/lock/dev.txt
+	$(PY) -m uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -q -c deploy/lock/dev.txt -o deploy/lock/runtime.txt
+
+##@ A local cluster to play with
+cluster: $(READY)  ## Start a control plane in .run/cluster with the CRDs applied
+	@$(PY) -m controlplane start
+	@$(PY) -m controlplane kubectl apply -f crds/ -f deploy/base/
+
+cluster-stop: $(READY)  ## Stop it and leave nothing behind
+	@$(PY) -m controlplane stop
+
+run: $(READY)  ## Run the operator in the foreground against $$KUBECONFIG, or the local cluster
+	@KUBECONFIG=$${KUBECONFIG:-.run/cluster/kubeconfig} $(PY) -m workspace_operator run
+
+image: $(READY)  ## Build the reference agent's image with the Docker engine
+	@$(PY) deploy/agent/image.py
+
+install: $(READY)  ## Make .venv with the locked versions
+
+clean:  ## Remove .venv and caches
+	rm -rf .venv .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help:
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): deploy/lock/dev.txt pyproject.toml
+	@bash deploy/local/bootstrap.sh
+	@rm -f .venv/.ready-* && touch $@
+
+.PHONY: demo test check lint types format generate generated bench lock cluster cluster-stop run image install clean help

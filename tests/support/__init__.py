@@ -1,0 +1,1 @@
+"""What tests share: a running operator, and a fleet to talk to in sentences."""
