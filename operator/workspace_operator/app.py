@@ -97,8 +97,8 @@ class App:
                 os._exit(EXIT_LOST_LEAD)
             if supervisor.died.done():
                 return EXIT_LOOP_DIED
-            starting.result()
-            raise RuntimeError("kopf ended by itself")
+            starting.result()  # kopf took the signal (it installs handlers of its own) and has ended in order
+            return 0
         finally:
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import docker
+from tests.backends import tiny_image
 
 from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import DockerBackend
@@ -19,6 +20,7 @@ from workspace_operator.backends.protocol import (
     Instance,
     Progress,
     ProvisionRequest,
+    Reading,
     StopRequest,
     Template,
     WorkspaceRef,
@@ -109,6 +111,18 @@ class Lab:
         self.api.close()
 
 
+@asynccontextmanager
+async def lab_of(engine: Any) -> AsyncIterator[Lab]:
+    """The engine of the session fixture with the tiny image on it, and nothing of this test left afterwards."""
+    client = docker.APIClient(base_url=engine.host, version="auto")
+    made = Lab(engine.host, tiny_image.ensure(client))
+    client.close()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
 def name_of(request: ProvisionRequest) -> str:
     """The container's name, as the driver promises it."""
     return f"wsp-{request.ref.uid}-{request.incarnation}"
@@ -146,3 +160,24 @@ async def watching(driver: DockerDriver) -> AsyncIterator[tuple[list[str], async
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def ended(driver: DockerDriver, request: ProvisionRequest) -> Instance:
+    """Wait until the instance is halted."""
+    found: list[Instance] = []
+
+    async def halted() -> bool:
+        found[:] = await driver.observe(request.ref)
+        return found[0].reading is Reading.HALTED
+
+    await eventually(halted)
+    return found[0]
+
+
+async def released(driver: DockerDriver, request: ProvisionRequest) -> None:
+    """Release, as often as it takes."""
+
+    async def gone() -> bool:
+        return not await driver.stop(stopping(request, release=True))
+
+    await eventually(gone)

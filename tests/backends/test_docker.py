@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import docker
 import pytest
 from tests.backends import tiny_image
-from tests.backends.docker_kit import CLASS, Lab, eventually, name_of, started, stopping
+from tests.backends.docker_kit import CLASS, Lab, ended, eventually, lab_of, name_of, released, started, stopping
 
 from workspace_operator.api import meta
-from workspace_operator.api.states import Capability
 from workspace_operator.backends.docker import DockerDriver, create
 from workspace_operator.backends.protocol import Instance, Reading
 from workspace_operator.errors import BackendError, BadRequest
@@ -26,11 +24,8 @@ IDENTITY = meta.IDENTITY_DIRECTORY
 @pytest.fixture
 async def lab(engine: Any) -> AsyncIterator[Lab]:
     """The engine, with this test's own cluster id."""
-    client = docker.APIClient(base_url=engine.host, version="auto")
-    made = Lab(engine.host, tiny_image.ensure(client))
-    client.close()
-    yield made
-    await made.close()
+    async with lab_of(engine) as made:
+        yield made
 
 
 async def test_labels_and_name_are_part_of_the_create_call(lab: Lab) -> None:
@@ -79,7 +74,7 @@ async def test_command_replaces_entry_point_and_drops_the_images_arguments(lab: 
     neither = lab.request(command=None)
     for request, output in ((both, "from-the-spec"), (only_command, ""), (only_args, "from-args")):
         await started(driver, request)
-        await _ended(driver, request)
+        await ended(driver, request)
         assert (await driver.logs(request.ref, 10)).strip() == output
     await started(driver, neither)
     await eventually(lambda: _logged(driver, neither, "from-the-image"))
@@ -182,7 +177,7 @@ async def test_release_removes_the_identity_volume_and_keeps_the_data(lab: Lab) 
     await started(driver, request)
     mounts = {mount["Destination"]: mount["Name"] for mount in lab.inspect(request)["Mounts"]}
     assert not await driver.delete_data(request.ref), "a volume in use is not deleted"
-    await _released(driver, request)
+    await released(driver, request)
     with pytest.raises(docker.errors.NotFound):
         lab.api.inspect_volume(mounts[IDENTITY])
     assert lab.api.inspect_volume(mounts["/data"])
@@ -244,88 +239,6 @@ async def test_a_second_incarnation_waits_for_the_end_of_the_first(lab: Lab) -> 
         return isinstance(found, Instance) and found.incarnation == 2
 
     await eventually(restarted)
-
-
-async def test_freeze_keeps_the_process_and_provision_thaws_it(lab: Lab) -> None:
-    driver, request = lab.driver(), lab.request()
-    assert Capability.FREEZE in driver.capabilities
-    await started(driver, request)
-    process = lab.inspect(request)["State"]["Pid"]
-    for _ in range(2):
-        (frozen,) = await driver.stop(stopping(request, freeze=True))
-        assert frozen.reading is Reading.FROZEN
-    assert (await started(driver, request)).reading is Reading.RUNNING
-    assert lab.inspect(request)["State"]["Pid"] == process
-    await driver.stop(stopping(request, freeze=True))
-    await _released(driver, request)
-
-
-async def test_a_stop_returns_at_once_and_lets_the_process_end_by_itself(lab: Lab) -> None:
-    """The grace period is followed by observing; nobody waits inside the verb."""
-    script = "trap 'sleep 1; echo bye; exit 7' TERM; while :; do sleep 0.1; done"
-    driver, request = lab.driver(), lab.request(command=("/bin/sh", "-c", script))
-    await started(driver, request)
-    await asyncio.sleep(0.3)
-    began = time.monotonic()
-    (halting,) = await driver.stop(stopping(request))
-    assert time.monotonic() - began < 0.9
-    assert halting.reading is Reading.HALTING and halting.halting_since is not None
-    (seen,) = await driver.list_owned()
-    assert seen.halting_since == halting.halting_since
-    again = await driver.provision(request)
-    assert isinstance(again, Instance) and again.reading is Reading.HALTING, "an ending one is not revived"
-    ended = await _ended(driver, request)
-    assert (ended.exit_code, ended.halting_since) == (7, None)
-    assert "bye" in await driver.logs(request.ref, 5)
-
-
-async def test_a_process_that_ignores_the_signal_is_killed_after_the_grace_period(lab: Lab) -> None:
-    """I-04: a stop is done when nothing runs any more, not when it was asked for."""
-    script = "trap '' TERM; while :; do sleep 0.1; done"
-    driver, request = lab.driver(), lab.request(command=("/bin/sh", "-c", script))
-    await started(driver, request)
-    await asyncio.sleep(0.3)
-    stop, began = stopping(request, grace=timedelta(seconds=1)), time.monotonic()
-    while (await driver.stop(stop))[0].reading is not Reading.HALTED:
-        assert time.monotonic() - began < 10
-        await asyncio.sleep(0.1)
-    assert time.monotonic() - began > 1
-    (ended,) = await driver.observe(request.ref)
-    assert ended.exit_code == 137
-
-
-async def test_a_container_that_was_started_again_is_not_read_as_halting(lab: Lab) -> None:
-    driver, request = lab.driver(), lab.request()
-    await started(driver, request)
-    await driver.stop(stopping(request))
-    await _ended(driver, request)
-    assert (await started(driver, request)).reading is Reading.RUNNING
-    (halting,) = await driver.stop(stopping(request, grace=timedelta(seconds=30)))
-    assert halting.reading in (Reading.HALTING, Reading.HALTED), "it gets a grace period of its own"
-
-
-async def test_killed_for_memory_is_said(lab: Lab) -> None:
-    script = "x=a; while :; do x=$x$x; done"
-    driver = lab.driver()
-    request = lab.request(command=("/bin/sh", "-c", script), memory=16 * 1024 * 1024)
-    await started(driver, request)
-    ended = await _ended(driver, request)
-    assert ended.reading is Reading.HALTED and ended.message == "Killed for using more memory than its limit."
-
-
-async def test_a_command_that_does_not_exist_is_said(lab: Lab) -> None:
-    driver, request = lab.driver(), lab.request(command=("/nonesuch",))
-    await started(driver, request)
-    ended = await _ended(driver, request)
-    assert ended.exit_code == 127 and "does not exist in the image" in ended.message
-
-
-async def test_stops_that_race_each_other_and_a_removal_succeed(lab: Lab) -> None:
-    driver, other, request = lab.driver(), lab.driver(), lab.request()
-    await started(driver, request)
-    stop = stopping(request, release=True, grace=timedelta(0))
-    await asyncio.gather(*(one.stop(stop) for one in (driver, other) for _ in range(4)))
-    await eventually(lambda: _absent(driver, request))
 
 
 async def test_twenty_parallel_provisions_make_twenty_containers(lab: Lab) -> None:
@@ -392,28 +305,6 @@ async def test_a_class_without_a_docker_block_is_refused_by_name() -> None:
 
     with pytest.raises(BadRequest, match="WorkspaceClass some"):
         create("some", WorkspaceClassSpec(), "cluster", None)  # type: ignore[arg-type]
-
-
-async def _ended(driver: DockerDriver, request: Any) -> Instance:
-    found: list[Instance] = []
-
-    async def halted() -> bool:
-        found[:] = await driver.observe(request.ref)
-        return found[0].reading is Reading.HALTED
-
-    await eventually(halted)
-    return found[0]
-
-
-async def _released(driver: DockerDriver, request: Any) -> None:
-    async def gone() -> bool:
-        return not await driver.stop(stopping(request, release=True))
-
-    await eventually(gone)
-
-
-async def _absent(driver: DockerDriver, request: Any) -> bool:
-    return not await driver.observe(request.ref)
 
 
 async def _logged(driver: DockerDriver, request: Any, text: str) -> bool:

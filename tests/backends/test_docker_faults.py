@@ -10,10 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
-from tests.backends import tiny_image
-from tests.backends.docker_kit import Lab, eventually, name_of, started, stopping, watching
+from tests.backends.docker_kit import Lab, eventually, lab_of, name_of, started, stopping, watching
 from tests.backends.relay import Relay
 
 from workspace_operator.api.reasons import Reason
@@ -28,11 +26,8 @@ START = r"POST \S+/start"
 @pytest.fixture
 async def lab(engine: Any) -> AsyncIterator[Lab]:
     """The engine, with this test's own cluster id."""
-    client = docker.APIClient(base_url=engine.host, version="auto")
-    made = Lab(engine.host, tiny_image.ensure(client))
-    client.close()
-    yield made
-    await made.close()
+    async with lab_of(engine) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import docker
 import pytest
-from tests.backends import registry, tiny_image
-from tests.backends.docker_kit import Lab, started, stopping, watching
+from tests.backends import registry
+from tests.backends.docker_kit import Lab, lab_of, started, stopping, watching
 from tests.backends.registry import Registry
 from tests.backends.relay import Relay
 
@@ -45,10 +45,9 @@ def line(store: Registry) -> Iterator[Relay]:
 @pytest.fixture
 async def lab(engine: Any) -> AsyncIterator[Lab]:
     """The engine, with this test's own cluster id; images that it pulls are removed again."""
+    async with lab_of(engine) as made:
+        yield made
     client = docker.APIClient(base_url=engine.host, version="auto")
-    made = Lab(engine.host, tiny_image.ensure(client))
-    yield made
-    await made.close()
     for image in client.images(name="127.0.0.1:*/*"):
         client.remove_image(image["Id"], force=True)
     client.close()

@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.backends import tiny_image
-from tests.backends.docker_kit import Lab, started
+from tests.backends.docker_kit import Lab, lab_of, started
 from tests.backends.relay import Relay
 
 from workspace_operator.backends.protocol import Reading
@@ -70,11 +68,8 @@ def authority() -> Authority:
 @pytest.fixture
 async def lab(engine: Any) -> AsyncIterator[Lab]:
     """The engine, with this test's own cluster id."""
-    client = docker.APIClient(base_url=engine.host, version="auto")
-    made = Lab(engine.host, tiny_image.ensure(client))
-    client.close()
-    yield made
-    await made.close()
+    async with lab_of(engine) as made:
+        yield made
 
 
 @pytest.fixture

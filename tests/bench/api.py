@@ -7,6 +7,7 @@ import base64
 import json
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -96,12 +97,14 @@ class Eye:
     def __init__(self, api: Api) -> None:
         self._api = api
         self.objects: dict[str, Object] = {}
+        self.ready_at: dict[str, float] = {}  # name → monotonic time at which it was first seen Running and Ready
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         listed = await self._api.call("GET", WORKSPACES)
         self.objects = {item["metadata"]["name"]: item for item in listed["items"]}
+        self.ready_at = {name: time.monotonic() for name, item in self.objects.items() if ready(item)}
         self._task = asyncio.create_task(self._follow(listed["metadata"]["resourceVersion"]))
         return self
 
@@ -116,8 +119,11 @@ class Eye:
             name = body["metadata"]["name"]
             if kind == "DELETED":
                 self.objects.pop(name, None)
+                self.ready_at.pop(name, None)
             else:
                 self.objects[name] = body
+                if name not in self.ready_at and ready(body):
+                    self.ready_at[name] = time.monotonic()
             async with self._changed:
                 self._changed.notify_all()
 

@@ -19,7 +19,6 @@ from typing import Any
 import aiohttp
 import kopf
 import uvloop
-
 from tests.bench.operator_main import die_with_parent
 
 GROUP = "workspace-operator.dev"

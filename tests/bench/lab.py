@@ -1,4 +1,4 @@
-"""The laboratory: one control plane in a temporary directory, the processes under measurement, and their instruments."""
+"""The laboratory: a control plane, the processes under measurement, and the instruments."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controlplane.cluster import LocalCluster
+from tests.bench.api import MERGE, NAMESPACE, WORKSPACES, Api, ApiError, Eye, each, ready, workspace
 
-from tests.bench.api import NAMESPACE, WORKSPACES, Api, ApiError, Eye, each, ready, workspace
+from controlplane.cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -39,8 +39,7 @@ class Subject:
     @property
     def cpu(self) -> float:
         """CPU seconds used so far, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_of(self.process.pid)
 
     def memory(self) -> dict[str, int]:
         """Resident and proportional memory in bytes."""
@@ -129,12 +128,18 @@ class Lab:
             await eye.until(lambda seen: "warm-up" not in seen, 60, f"a deletion; {subject.log}")
             yield subject
 
+    def server_cpu(self) -> float:
+        """CPU seconds used so far by the API server and its store."""
+        return sum(cpu_of(self.cluster.processes[name].pid) for name in ("kube-apiserver", "etcd"))
+
     async def create(self, names: Sequence[str], class_: str) -> None:
         await each(names, lambda name: self.api.call("POST", WORKSPACES, workspace(name, class_)))
 
     async def all_ready(self, eye: Eye, names: Sequence[str], seconds: float = 300) -> None:
-        def test(seen: dict[str, Any]) -> bool:
-            return all(name in seen and ready(seen[name]) for name in names)
+        wanted = set(names)
+
+        def test(_: dict[str, Any]) -> bool:
+            return len(eye.ready_at) >= len(wanted) and wanted <= eye.ready_at.keys()
 
         await eye.until(test, seconds, f"{len(names)} workspaces Ready")
 
@@ -142,18 +147,19 @@ class Lab:
         """Delete all workspaces; ``by_hand`` takes finalizers off, for when no operator runs. Returns the seconds."""
         begin = time.monotonic()
         if by_hand:
-            for item in (await self.api.call("GET", WORKSPACES))["items"]:
-                path = f"{WORKSPACES}/{item['metadata']['name']}"
-                with suppress(ApiError):
-                    await self.api.call(
-                        "PATCH", path, {"metadata": {"finalizers": None}}, "application/merge-patch+json"
-                    )
+            items = (await self.api.call("GET", WORKSPACES))["items"]
+            await each(items, self._without_finalizers)
         await self.api.call("DELETE", WORKSPACES)
         while (await self.api.call("GET", f"{WORKSPACES}?limit=1"))["items"]:
             if time.monotonic() - begin > 300:
                 raise RuntimeError("workspaces were not deleted within 300 s")
             await asyncio.sleep(0.2)
         return time.monotonic() - begin
+
+    async def _without_finalizers(self, item: dict[str, Any]) -> None:
+        path = f"{WORKSPACES}/{item['metadata']['name']}"
+        with suppress(ApiError):
+            await self.api.call("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
 
     async def writes(self) -> Counter[str]:
         """Successful writes that the API server has answered so far, as ``VERB resource[/subresource]``."""
@@ -186,6 +192,12 @@ async def laboratory(directory: Path, cluster: LocalCluster, quick: bool, profil
     cluster.kubectl("create", "namespace", NAMESPACE)
     async with Api(cluster.kubeconfig) as api:
         yield Lab(directory, cluster, api, quick, profile)
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a process has used so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

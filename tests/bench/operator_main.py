@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 import uvloop
-
 from tests.bench.drivers import Recorder, drivers
+
 from workspace_operator import settings
 from workspace_operator.app import App
 

@@ -27,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_RESULTS] = defaultdict(dict)
+    results: dict[str, dict[str, str]] = defaultdict(dict)
+    config.stash[_RESULTS] = results
     _config.append(config)
 
 

@@ -6,11 +6,13 @@ To put your own backend through the suite, subclass :class:`Rig` and select it w
 from __future__ import annotations
 
 import io
+import json
 import sys
 import tarfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -146,8 +148,6 @@ class Rig(ABC):
 
     async def clean(self) -> None:
         """Remove everything that the test made, on every cluster it played."""
-        from datetime import timedelta
-
         self.mend_connection()
         for ref in self._refs:
             backend = self.create(ref.class_name, ref.cluster)
@@ -178,6 +178,7 @@ class ProcessRig(Rig):
     def spec(self) -> WorkspaceClassSpec:
         """The class: one alias per workload."""
         serve = 'exec "$0" -m http.server --bind "$WORKSPACE_BIND_ADDRESS" "$WORKSPACE_PORT"'
+        commands: dict[Workload, tuple[str, ...]]
         commands = {workload: ("/bin/sh", "-c", script(workload)) for workload in Workload}
         commands[Workload.SERVING] = ("/bin/sh", "-c", serve, sys.executable)
         images = tuple(ImageAlias(name=name, command=command) for name, command in commands.items())
@@ -195,8 +196,6 @@ class ProcessRig(Rig):
         return file.read_text() if file.exists() else None
 
     async def data_labels(self, ref: WorkspaceRef) -> Mapping[str, str] | None:
-        import json
-
         if not (self.home(ref) / "data").exists():
             return None
         labels: Mapping[str, str] = json.loads((self.home(ref) / "data.json").read_text())

@@ -79,8 +79,7 @@ class Door:
         """The backend of a class, or why there is none."""
         entry = self._entries.get(name)
         if entry is None:
-            text = f"WorkspaceClass {name!r} does not exist; create it, or write an existing one into spec.className."
-            return Failure(FailureClass.BAD_REQUEST, Reason.CLASS_NOT_FOUND, text)
+            return Failure(FailureClass.BACKEND, Reason.NOT_OBSERVED, f"The backend of class {name!r} is being opened.")
         if entry.backend is None:
             assert entry.problem is not None
             return entry.problem

@@ -20,6 +20,7 @@ from workspace_operator.errors import BackendError
 from workspace_operator.kube.client import Conflict, KubeClient, KubeError, NotFound, Object, path
 
 LEASE_SECONDS = 30
+_BIND_RETRIES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SERVICE_ACCOUNTS = "v1/serviceaccounts"
 _SECRETS = "v1/secrets"
 _LEASES = "coordination.k8s.io/v1/leases"
@@ -66,7 +67,9 @@ class Identities:
         Raises KubeError, or BackendError when a foreign object of the same name is in the way.
         """
         namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
-        objects = await asyncio.gather(*(self._ensure(workspace, url, body) for url, body in _objects(workspace)))
+        *independent, (bindings, binding) = _objects(workspace)
+        objects = await asyncio.gather(*(self._ensure(workspace, url, body) for url, body in independent))
+        await self._bind(workspace, bindings, binding)
         secret, lease = objects[0], objects[-1]
         if fresh_start and (lease.get("spec") or {}).get("renewTime"):
             await self._client.merge(path(_LEASES, namespace, name), _NEVER_RENEWED)
@@ -98,13 +101,22 @@ class Identities:
         if _belongs(secret, workspace):
             await self._client.delete(url, uid=secret["metadata"]["uid"])
 
+    async def _bind(self, workspace: Workspace, url: str, body: Object) -> None:
+        """The API server checks that we hold what the Role grants, and may not have seen the Role yet: 404."""
+        for delay in _BIND_RETRIES:
+            try:
+                await self._ensure(workspace, url, body)
+            except NotFound:
+                await asyncio.sleep(delay)
+            else:
+                return
+        await self._ensure(workspace, url, body)
+
     async def _ensure(self, workspace: Workspace, url: str, body: Object) -> Object:
         try:
             return await self._client.create(url, body)
         except Conflict:
             existing = await self._client.get(f"{url}/{body['metadata']['name']}")
-        except NotFound as error:
-            raise BackendError(Reason.IDENTITY_FAILED, "The workspace's namespace is being deleted.") from error
         if _belongs(existing, workspace):
             return existing
         kind, name = body["kind"], body["metadata"]["name"]
@@ -118,7 +130,7 @@ class Identities:
 
 
 def _objects(workspace: Workspace) -> list[tuple[str, Object]]:
-    """What to create, the token's Secret first. All are owned by the workspace, so they go with it."""
+    """What to create, the Secret first, the RoleBinding (it needs the Role) last; all owned by the workspace."""
     namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
     metadata: dict[str, Any] = {
         "name": name,
@@ -146,8 +158,8 @@ def _objects(workspace: Workspace) -> list[tuple[str, Object]]:
         (_SECRETS, "v1 Secret", {"type": f"{meta.GROUP}/token-anchor"}),
         (_SERVICE_ACCOUNTS, "v1 ServiceAccount", {"automountServiceAccountToken": False}),
         (_ROLES, "rbac.authorization.k8s.io/v1 Role", {"rules": [rule]}),
-        (_BINDINGS, "rbac.authorization.k8s.io/v1 RoleBinding", {"roleRef": role, "subjects": [subject]}),
         (_LEASES, "coordination.k8s.io/v1 Lease", {"spec": {"leaseDurationSeconds": LEASE_SECONDS}}),
+        (_BINDINGS, "rbac.authorization.k8s.io/v1 RoleBinding", {"roleRef": role, "subjects": [subject]}),
     ]
     result = []
     for resource, version_kind, content in bodies:

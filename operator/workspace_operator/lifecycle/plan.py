@@ -17,6 +17,7 @@ from workspace_operator.lifecycle.table import TABLE, Guard, Row, Step
 RECHECK = timedelta(seconds=30)  # how often a state that waits for others is looked at again
 RENEW_MARGIN = 1 / 3  # of the token's lifetime left
 SOON = timedelta(seconds=1)
+FIRST_LOOK = timedelta(milliseconds=250)  # at an instance that was told to stop
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ def _backing_off(s: Situation) -> bool:
     return s.now < moments.parse(failures.retry_after)
 
 
+def _given_up(s: Situation) -> bool:
+    """An instance whose start is not over is adopted instead: the failed attempt may have made it (I-06, I-08)."""
+    instance = s.record.instance
+    return _backing_off(s) and (instance is None or instance.since is None)
+
+
 def _undecided(s: Situation) -> bool:
     """Whether a start needs a new decision on record before the backend is asked."""
     instance = s.record.instance
@@ -102,7 +109,9 @@ def _token_differs(s: Situation) -> bool:
 
 
 def _restart_wanted(s: Situation) -> bool:
-    return s.wish.blocked is None and (_token_differs(s) or (s.wish.automatic_update and drifted(s)))
+    if s.wish.blocked is not None or _backing_off(s):
+        return False
+    return _token_differs(s) or (s.wish.automatic_update and drifted(s))
 
 
 def _overdue(s: Situation) -> bool:
@@ -145,6 +154,7 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
     Guard.ALWAYS: lambda _: True,
     Guard.BLOCKED: lambda s: s.wish.blocked is not None,
     Guard.BACKING_OFF: _backing_off,
+    Guard.GIVEN_UP: _given_up,
     Guard.UNDECIDED: _undecided,
     Guard.RESTART_WANTED: _restart_wanted,
     Guard.OVERDUE: _overdue,
@@ -167,16 +177,23 @@ def _explain(row: Row, s: Situation) -> tuple[Reason, str]:
     if row.reason is not None:
         return row.reason, s.seen.message or row.reason.meaning
     failures = s.record.failures
-    if row.guard is Guard.BACKING_OFF and failures is not None:
-        return Reason(
-            failures.reason
-        ), f"{failures.message} Attempt {failures.count} failed; the next follows by itself."
+    if row.guard in (Guard.BACKING_OFF, Guard.GIVEN_UP) and failures is not None:
+        text = f"{failures.message} Attempt {failures.count} failed; the next follows by itself."
+        return _known(failures.reason), text
     problem = s.seen.problem or s.wish.blocked
     if row.guard in (Guard.BLOCKED, Guard.DATA_UNREACHABLE) or s.wish.backend is None:
         problem = s.wish.blocked or problem
     if problem is None:
         return Reason.NOT_OBSERVED, Reason.NOT_OBSERVED.meaning
-    return Reason(problem.reason), problem.message
+    return _known(problem.reason), problem.message
+
+
+def _known(reason: str) -> Reason:
+    """A recorded reason may come from another release of the operator; that must not stop the pass."""
+    try:
+        return Reason(reason)
+    except ValueError:
+        return Reason.INTERNAL_ERROR
 
 
 def _wake_in(row: Row, s: Situation) -> timedelta | None:
@@ -186,7 +203,8 @@ def _wake_in(row: Row, s: Situation) -> timedelta | None:
     if row.guard is Guard.BACKING_OFF and s.record.failures is not None:
         return max(timedelta(0), moments.parse(s.record.failures.retry_after) - s.now)
     if row.guard is Guard.ENDING and s.seen.halting_since is not None:
-        return max(timedelta(0), s.seen.halting_since + s.wish.grace - s.now)
+        elapsed, left = s.now - s.seen.halting_since, s.seen.halting_since + s.wish.grace - s.now
+        return min(max(elapsed / 2, FIRST_LOOK), max(left, timedelta(0)))  # ever more rarely, and when grace is over
     if not row.reached:
         return min(RECHECK, _until_overdue(s))
     return _wake_when_reached(s) if row.phase is Phase.RUNNING else None

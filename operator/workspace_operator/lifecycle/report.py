@@ -43,8 +43,17 @@ def intend(s: Situation, backend: str, restart: bool) -> WorkspaceStatus:
             "incarnation": incarnation,
             "instance": instance,
             "restart_token": honoured if honoured is not None else s.record.restart_token,
+            "failures": _served_back_off(s),
         }
     )
+
+
+def _served_back_off(s: Situation) -> FailureStatus | None:
+    """A decided start ends the wait, so that the start is not taken for one that has failed since."""
+    failures = s.record.failures
+    if failures is None or moments.parse(failures.retry_after) <= s.now:
+        return failures
+    return failures.model_copy(update={"retry_after": moments.text(s.now)})
 
 
 def _asked_before(s: Situation, incarnation: int) -> bool:

@@ -38,6 +38,7 @@ class Guard(StrEnum):
     ALWAYS = "always"
     BLOCKED = "blocked"  # something must exist or be fixed before a start
     BACKING_OFF = "backing off"  # the last attempt failed a short while ago
+    GIVEN_UP = "given up"  # the start is over and the next one has to wait; one that may still succeed is adopted
     UNDECIDED = "start undecided"  # no recorded intent that fits the wish
     RESTART_WANTED = "restart wanted"  # a new restart token, or a changed template with updatePolicy Automatic
     OVERDUE = "start overdue"  # the provision timeout is over and the agent never answered
@@ -85,14 +86,14 @@ _RUNNING = _rows(
     ((_S.ABSENT,), _G.LOST, Step.FAIL, _P.FAILED, _R.INSTANCE_LOST),
     ((_S.HALTED,), _G.ENDED, Step.FAIL, _P.FAILED, _R.INSTANCE_EXITED),
     ((_S.ABSENT, _S.HALTED, _S.FROZEN), _G.BLOCKED, Step.WAIT, _P.PENDING, None),
-    ((_S.ABSENT, _S.HALTED), _G.BACKING_OFF, Step.WAIT, _P.FAILED, None),
+    ((_S.ABSENT, _S.HALTED, _S.FROZEN), _G.BACKING_OFF, Step.WAIT, _P.FAILED, None),
     ((_S.ABSENT, _S.HALTED, _S.FROZEN), _G.UNDECIDED, Step.INTEND, _P.STARTING, _R.PROVISIONING),
     ((_S.ABSENT, _S.HALTED, _S.FROZEN), _G.ALWAYS, Step.PROVISION, _P.STARTING, _R.PROVISIONING),
     ((_S.FAILED,), _G.BACKING_OFF, Step.RELEASE, _P.FAILED, None),
     ((_S.FAILED,), _G.ALWAYS, Step.FAIL, _P.FAILED, _R.INSTANCE_FAILED),
     ((_S.STARTING, _S.RUNNING), _G.RESTART_WANTED, Step.INTEND, _P.RESTARTING, _R.RESTARTING),
     ((_S.STARTING, _S.RUNNING), _G.OVERDUE, Step.FAIL, _P.FAILED, _R.PROVISION_TIMEOUT),
-    ((_S.STARTING, _S.RUNNING), _G.BACKING_OFF, Step.RELEASE, _P.FAILED, None),
+    ((_S.STARTING, _S.RUNNING), _G.GIVEN_UP, Step.RELEASE, _P.FAILED, None),
     ((_S.STARTING,), _G.ALWAYS, Step.WAIT, _P.STARTING, _R.PROVISIONING),
     ((_S.RUNNING,), _G.UNDECIDED, Step.INTEND, _P.STARTING, _R.WAITING_FOR_AGENT),
     ((_S.RUNNING,), _G.RENEWAL_DUE, Step.RENEW, _P.RUNNING, _R.RUNNING),

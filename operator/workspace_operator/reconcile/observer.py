@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 NOT_LISTED = Failure(FailureClass.BACKEND, Reason.NOT_OBSERVED, Reason.NOT_OBSERVED.meaning)
 _RETRY_WATCH = 2.0
+_SETTLED = 0.3  # seconds after a burst of events: engines tell of a change before their listings show it
 _OVERDUE_INTERVALS = 10  # a listing loop that fails this often in a row is still alive; one that hangs is not
 
 
@@ -164,10 +165,19 @@ class Observer:
         view = self._classes[name]
         loop = asyncio.get_running_loop()
 
-        def changed(uid: str) -> None:
+        trailing: dict[str, asyncio.TimerHandle] = {}
+
+        def look_again(uid: str) -> None:
+            trailing.pop(uid, None)
             view.stale.add(uid)
-            beat.beat()
             self._wake(uid)
+
+        def changed(uid: str) -> None:
+            beat.beat()
+            if uid in trailing:
+                trailing[uid].cancel()
+            look_again(uid)
+            trailing[uid] = loop.call_later(_SETTLED, look_again, uid)
 
         def wake(uid: str) -> None:
             loop.call_soon_threadsafe(changed, uid)

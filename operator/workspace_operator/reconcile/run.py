@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from workspace_operator.api.quantity import duration
-from workspace_operator.api.states import Probe
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Probe, Reading
 from workspace_operator.api.workspace import Workspace, WorkspaceStatus
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
@@ -35,6 +36,7 @@ class Run:
     problem: Failure | None = None  # a verb failed in a way that leaves its effect unknown
     progress: Progress | None = None
     verb_done: bool = False
+    looked: bool = False
     provisioned: bool = False
     finished: bool = False
 
@@ -48,6 +50,16 @@ class Run:
         class_name = self.wish.class_name or ""
         return WorkspaceRef(self.world.cluster, metadata.uid, metadata.namespace, metadata.name, class_name)
 
+    @property
+    def too_early(self) -> bool:
+        """The class exists and its backend is just being opened and listed for the first time: nothing to say yet."""
+        if self.class_ is None:
+            return False
+        if isinstance(self.backend, Failure):
+            return self.backend.reason == Reason.NOT_OBSERVED
+        problem = self.world.observer.problem(self.class_.metadata.name)
+        return problem is not None and problem.reason == Reason.NOT_OBSERVED
+
     def block(self, failure: Failure) -> None:
         """Nothing may be started in this pass."""
         self.wish = replace(self.wish, blocked=failure)
@@ -60,6 +72,7 @@ class Run:
 
     async def look_closely(self) -> None:
         """Ask the backend about this workspace; a failure makes the sight unknown."""
+        self.looked = True
         try:
             await self.world.observer.look_closely(self.ref)
         except OperatorError as error:
@@ -69,7 +82,7 @@ class Run:
         if isinstance(self.backend, Failure):
             return self._seen_without_backend(self.backend)
         observer, name = self.world.observer, self.ref.class_name
-        if observer.is_stale(name, self.uid):
+        if observer.is_stale(name, self.uid) or self._is_ending():
             await self.look_closely()
         instances, problem = observer.look(name, self.uid)
         problem = self.problem or problem
@@ -82,6 +95,11 @@ class Run:
         if seen.sight is Sight.RUNNING and mark is not None:
             self.memory.ran = mark
         return replace(seen, data_gone=self.memory.data_gone)
+
+    def _is_ending(self) -> bool:
+        """Told to stop in an earlier pass: this one was woken to see whether it has."""
+        instances, _ = self.world.observer.look(self.ref.class_name, self.uid)
+        return not self.looked and not self.verb_done and any(i.reading is Reading.HALTING for i in instances)
 
     def _seen_without_backend(self, why: Failure) -> Seen:
         """With no recorded compute there is nothing to stop; with some, nothing may be claimed (DESIGN section 3)."""

@@ -65,6 +65,8 @@ class WorkspaceReconciler:
 
     async def _pass(self, key: str, entry: Entry, workspace: Workspace) -> timedelta | None:
         run = self._begin(key, workspace)
+        if run.too_early:
+            return SOON
         self._note_goal(run, entry)
         with about(**{"class": run.wish.class_name}):
             situation, decision = await self._steps(run)

@@ -246,6 +246,7 @@ class ProcessDriver:
         with _locked(home) as lock:
             if lock is None or any(system.alive(room.mark()) for room in home.rooms()):
                 return
+            self._looker.bury(home.room(request.incarnation))  # what was told to stop is not what starts now
             room, port = prepare(request, home, self._starter)
             self._starter.start(request, room, lock, port)
 

@@ -1,0 +1,1 @@
+"""The demo: the whole product on one machine, walked through step by step as a person would type it."""
