@@ -17,11 +17,13 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator against the current cluster")
     settings.add_arguments(run)
-    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
-    crds.add_argument("directory", type=Path)
-    commands.add_parser("states", help="print the state diagram (mermaid) and the table of reasons")
+    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions into a directory")
+    readme = commands.add_parser("readme", help="write the generated parts of a Markdown file")
+    for generator, what in ((crds, "directory"), (readme, "file")):
+        generator.add_argument("--check", action="store_true", help="write nothing; fail when something is not current")
+        generator.add_argument("target", type=Path, metavar=what)
     arguments = parser.parse_args(argv)
-    return {"run": _run, "crds": _crds, "states": _states}[arguments.command](arguments)
+    return {"run": _run, "crds": _crds, "readme": _readme}[arguments.command](arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -39,17 +41,26 @@ def _run(arguments: argparse.Namespace) -> int:
 def _crds(arguments: argparse.Namespace) -> int:
     from workspace_operator.api.crds import render
 
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    for name, text in render().items():
-        (arguments.directory / name).write_text(text)
-    return 0
+    return _write({arguments.target / name: text for name, text in render().items()}, check=arguments.check)
 
 
-def _states(_: argparse.Namespace) -> int:
+def _readme(arguments: argparse.Namespace) -> int:
     from workspace_operator.lifecycle import diagram
 
-    sys.stdout.write(diagram.render())
-    return 0
+    text = diagram.fill(arguments.target.read_text())
+    return _write({arguments.target: text}, check=arguments.check)
+
+
+def _write(files: dict[Path, str], *, check: bool) -> int:
+    """Write what differs; with ``check``, only say so and fail."""
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            sys.stderr.write(f"{path} is not current; run `make generate`\n")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path])
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class ModelBackend(MeteredBackend):
     def _begin(self, what: str) -> None:
         self.fate.alive()
         self.fate.told.append(what)
-        if self._eyes.problem is not None:
+        if self._eyes.unseen is not None:
             raise Violation(f"{what}: a verb without a reading (I-40)")
 
     def _outcome(self, *options: str) -> str | None:

@@ -47,7 +47,7 @@ class Pass:
     def __init__(self, machine: Machine, state: State, fate: Fate, late: State | None) -> None:
         self.machine, self.s, self.fate = machine, state, fate
         self.backend = ModelBackend(state, fate, self)
-        self.problem: Failure | None = None
+        self.unseen: Failure | None = None
         self.stale = False
         self.wrote = False
         self.wake_in: timedelta | None = None
@@ -117,14 +117,17 @@ class Pass:
             options.append("look: stale")
         outcome = self.fate.fault(*options)
         if outcome == "look: no answer":
-            self.problem = AWAY
+            self.unseen = AWAY
         elif outcome == "look: stale":
             self.stale = True
         else:
             s.view = s.units
 
     def look(self, class_name: str, uid: str) -> tuple[tuple[Instance, ...], Failure | None]:
-        return tuple(shown(unit) for unit in self.s.view or ()), self.problem
+        return tuple(shown(unit) for unit in self.s.view or ()), self.unseen
+
+    def problem(self, class_name: str) -> Failure | None:
+        return self.unseen
 
     def is_stale(self, class_name: str, uid: str) -> bool:
         return False

@@ -25,7 +25,7 @@ def main() -> int:
         settings = Settings.from_environ(os.environ)
         faults = Faults(settings.faults)
     except (SettingsError, FaultError) as error:
-        log.error("%s", error)  # noqa: TRY400 - the sentence is enough
+        log.error("%s", error)
         return 2
     if "crash-on-start" in faults:
         log.error("Crashing because the fault 'crash-on-start' is on.")

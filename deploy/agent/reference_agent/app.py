@@ -24,7 +24,7 @@ def run(settings: Settings) -> int:
     try:
         asyncio.run(serve(settings))
     except OSError as error:
-        log.error("The agent cannot serve on port %s: %s", settings.port, error)  # noqa: TRY400
+        log.error("The agent cannot serve on port %s: %s", settings.port, error)
         return 4
     return 0
 

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A plain kill unwinds like a Ctrl-C does, so that a half-started cluster is taken down again.
     signal.signal(signal.SIGTERM, _leave)
     options = _parser().parse_args(arguments)
-    command: Callable[[Path], int] = options.command
+    command: Callable[[Path], int] = options.command or (lambda directory: _kubectl(directory, options.arguments))
     try:
         return command(options.directory)
     except (BinariesMissing, ClusterError, EngineError) as error:
@@ -65,6 +65,11 @@ def _status(directory: Path) -> int:
     return 0 if cluster.running else 1
 
 
+def _kubectl(directory: Path, arguments: Sequence[str]) -> int:
+    say(connect(directory).kubectl(*arguments, timeout=600).rstrip())
+    return 0
+
+
 def _binaries(_directory: Path) -> int:
     for name, path in vars(binaries.ensure()).items():
         say(f"{name.replace('_', '-')}: {path}")
@@ -94,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "stop", _stop, _RUN / "cluster", "stop it and remove its directory")
     _add(commands, "status", _status, _RUN / "cluster", "say what runs")
     _add(commands, "binaries", _binaries, _RUN / "cluster", "make sure that all binaries are there")
+    kubectl = commands.add_parser("kubectl", help="kubectl on the local cluster (or on CLUSTER=current)")
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    kubectl.set_defaults(command=None, directory=_RUN / "cluster")
     engine = commands.add_parser("engine", help="a Docker engine, the machine's own or a private one")
     engines = engine.add_subparsers(required=True)
     _add(engines, "start", _engine_start, _RUN / "engine", "use the running engine, else start a private one")

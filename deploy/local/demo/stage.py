@@ -151,8 +151,6 @@ class Stage:
             return
         spec["docker"]["host"] = self.engine.host
         spec["docker"]["pullPolicy"] = "Never"
-        if self.engine.private:  # it has a bridge of its own; the distribution's engine knows "host-gateway"
-            spec["docker"]["extraHosts"] = [f"host.docker.internal:{self.engine.gateway}"]
         if isinstance(self.cluster, LocalCluster):
             spec["identity"] = {"server": f"https://host.docker.internal:{self.cluster.port}"}
 
