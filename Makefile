@@ -52,7 +52,7 @@ cluster-stop: $(READY)  ## Stop it and leave nothing behind
 	@$(PY) -m controlplane stop
 
 run: $(READY)  ## Run the operator in the foreground against $$KUBECONFIG, or the local cluster
-	@KUBECONFIG=$${KUBECONFIG:-.run/cluster/kubeconfig} $(PY) -m workspace_operator run
+	@PATH="$$PWD/.venv/bin:$$PATH" KUBECONFIG=$${KUBECONFIG:-.run/cluster/kubeconfig} $(PY) -m workspace_operator run --listen-port 0
 
 image: $(READY)  ## Build the reference agent's image with the Docker engine
 	@$(PY) deploy/agent/image.py

@@ -20,3 +20,6 @@ fi
 echo "installing locked versions (deploy/lock/dev.txt)"
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r deploy/lock/dev.txt
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+# `python3 -m reference_agent` works in this environment, as deploy/examples/class-process.yaml expects.
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+printf '%s\n' "$PWD/deploy/agent" > "$site/reference_agent.pth"

@@ -39,7 +39,6 @@ class Reason(StrEnum):
 
     # Waiting for a person or another object
     CLASS_NOT_FOUND = "ClassNotFound", "The WorkspaceClass does not exist, or none is named and none is the default."
-    CLASS_NOT_READY = "ClassNotReady", "The class cannot be used as configured; see its own conditions."
     PARENT_NOT_FOUND = "ParentNotFound", "spec.parentRef names a workspace that does not exist; nothing is started."
     PARENT_CYCLE = "ParentCycle", "The chain of parentRefs comes back to this workspace; nothing is started."
     PARENT_TOO_DEEP = "ParentTooDeep", "The chain of parentRefs is longer than 32."
@@ -85,6 +84,4 @@ class Reason(StrEnum):
     MISCONFIGURED = "Misconfigured", "The class's configuration is refused; the message names the field."
 
     # Events only
-    RESTART_REQUESTED = "RestartRequested", "spec.restartToken changed; one restart follows."
-    CHANGED = "Changed", "The template changed; updatePolicy decides when it is applied."
     DELETED = "Deleted", "The compute was seen gone; the finalizer is removed."

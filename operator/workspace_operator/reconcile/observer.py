@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 NOT_LISTED = Failure(FailureClass.BACKEND, Reason.NOT_OBSERVED, Reason.NOT_OBSERVED.meaning)
 _RETRY_WATCH = 2.0
 _SETTLED = 0.3  # seconds after a burst of events: engines tell of a change before their listings show it
-_OVERDUE_INTERVALS = 10  # a listing loop that fails this often in a row is still alive; one that hangs is not
+_LIST_OVERDUE = 180.0  # seconds beyond two intervals; a listing itself is cut after 60
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Observer:
         self._classes[name] = _Class(backend)
         await self._first_listing(name)
         interval = duration(class_.spec.observe_interval)
-        beat = self._supervisor.heartbeat(f"list/{name}", None)
+        beat = self._supervisor.heartbeat(f"list/{name}", 2 * interval.total_seconds() + _LIST_OVERDUE)
         self._supervisor.start(f"list/{name}", self._list_loop(name, beat, interval))
         self._supervisor.start(f"watch/{name}", self._watch_loop(name, self._supervisor.heartbeat(f"watch/{name}")))
 

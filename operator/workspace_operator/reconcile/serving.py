@@ -38,6 +38,7 @@ class _Renewal:
     """The newest renewal of a Lease; ``at`` is our own monotonic time of receipt, so clocks need not agree."""
 
     mark: str
+    holder: str
     at: float
     state: str
     message: str
@@ -63,14 +64,16 @@ class LeaseBook:
         annotations = metadata.get("annotations") or {}
         state = str(annotations.get(meta.AGENT_STATE_ANNOTATION, ""))
         message = str(annotations.get(meta.AGENT_MESSAGE_ANNOTATION, ""))[:256]
-        now = self._renewals[key] = _Renewal(mark, time.monotonic(), state, message)
+        now = self._renewals[key] = _Renewal(
+            mark, str(spec.get("holderIdentity") or ""), time.monotonic(), state, message
+        )
         silent = before is not None and now.at - before.at > LEASE_EXPIRY
         return before is None or silent or (before.state, before.message) != (state, message)
 
     def serving(self, workspace: Workspace) -> Serving:
         """Whether the agent renews its Lease and what it says of itself."""
         renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
-        if renewal is None:
+        if renewal is None or renewal.holder.endswith(_earlier(workspace)):
             return WAITING
         silence = time.monotonic() - renewal.at
         if silence > LEASE_EXPIRY:
@@ -88,6 +91,12 @@ class LeaseBook:
         """Seconds until silence becomes worth reporting."""
         renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
         return max(1.0, renewal.at + LEASE_EXPIRY - time.monotonic()) if renewal is not None else None
+
+
+def _earlier(workspace: Workspace) -> tuple[str, ...]:
+    """How the holder "<name>/<incarnation>" of a previous incarnation ends: it may renew until it is gone."""
+    latest = workspace.status.incarnation
+    return tuple(f"/{number}" for number in range(max(0, latest - 3), latest))
 
 
 @dataclass

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from workspace_operator.api.meta import FINALIZER
 from workspace_operator.api.reasons import Reason
-from workspace_operator.api.states import Phase, Probe
+from workspace_operator.api.states import ConditionStatus, ConditionType, Phase, Probe
 from workspace_operator.api.workspace import Workspace, WorkspaceStatus
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
+from workspace_operator.lifecycle import moments
+from workspace_operator.lifecycle.conditions import Verdict, settle
 from workspace_operator.lifecycle.facts import Goal
 from workspace_operator.lifecycle.plan import SOON, Decision, Situation, plan
 from workspace_operator.lifecycle.report import report
@@ -31,6 +33,7 @@ from workspace_operator.telemetry.logs import about
 log = logging.getLogger(__name__)
 
 MAX_STEPS = 8  # a pass that takes more is cut and goes on in the next one
+INVALID_MARK = f'"{Reason.INVALID_SPEC}"'.encode()
 MINOR_INTERVAL = 1.0  # seconds between status writes that only refine an unchanged phase
 _ANNOUNCED = {Phase.RUNNING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED, Phase.PENDING, Phase.RESTARTING, Phase.UNKNOWN}
 _WARNINGS = {Phase.FAILED, Phase.PENDING, Phase.UNKNOWN}
@@ -50,7 +53,7 @@ class WorkspaceReconciler:
         try:
             workspace = entry.parse()
         except ValidationError as error:
-            log.error("%s does not fit this operator's schema and is left alone: %s", key, error)
+            await self._refuse(entry, error)
             return None
         if FINALIZER not in workspace.metadata.finalizers:
             return None  # kopf puts it on (or has taken it off); nothing is created before, nothing done after
@@ -62,6 +65,17 @@ class WorkspaceReconciler:
                 return timedelta(0)
             except NotFound:
                 return await self._gone(key, entry, workspace)
+
+    async def _refuse(self, entry: Entry, error: ValidationError) -> None:
+        """An object from another release that this one cannot read: say so, and leave its compute alone."""
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        log.error("%s/%s cannot be read and is left alone: %s", entry.namespace, entry.name, fields)
+        verdict: Verdict = ConditionStatus.FALSE, Reason.INVALID_SPEC, f"Correct and re-apply: {fields}"[:1024]
+        now = moments.text(self._world.clock.now())
+        conditions = settle([(ConditionType.READY, verdict)], (), entry.generation, now)
+        status = {"conditions": [condition.model_dump(mode="json", by_alias=True) for condition in conditions]}
+        if INVALID_MARK not in entry.raw:  # said already
+            await self._world.client.merge(workspaces(entry.namespace, entry.name, "status"), {"status": status})
 
     async def _pass(self, key: str, entry: Entry, workspace: Workspace) -> timedelta | None:
         run = self._begin(key, workspace)

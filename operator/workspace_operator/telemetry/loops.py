@@ -16,14 +16,22 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Heartbeat:
-    """When a loop last succeeded, on the monotonic clock (a jump of the wall clock changes nothing)."""
+    """When a loop last succeeded and last tried, on the monotonic clock (the wall clock may jump).
+
+    The gauge shows the age of the last success. Liveness asks for the last try: a backend that is away is no reason to
+    restart the operator, a loop that hangs is.
+    """
 
     name: str
-    overdue_after: float | None  # seconds; None: never overdue (a stream that may be silent)
+    overdue_after: float | None  # seconds without a try; None: never (a stream that may be silent)
     last: float = field(default_factory=time.monotonic)
+    tried: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
-        self.last = time.monotonic()
+        self.last = self.tried = time.monotonic()
+
+    def tick(self) -> None:
+        self.tried = time.monotonic()
 
     @property
     def age(self) -> float:
@@ -31,7 +39,7 @@ class Heartbeat:
 
     @property
     def overdue(self) -> bool:
-        return self.overdue_after is not None and self.age > self.overdue_after
+        return self.overdue_after is not None and time.monotonic() - self.tried > self.overdue_after
 
 
 class Supervisor:
@@ -69,7 +77,7 @@ class Supervisor:
     def overdue(self) -> list[str]:
         """Sentences about loops that have not succeeded for too long."""
         return [
-            f"{beat.name}: no success for {beat.age:.0f} s (allowed {beat.overdue_after:.0f} s)"
+            f"{beat.name}: no sign of life for {beat.overdue_after:.0f} s"
             for beat in self._beats.values()
             if beat.overdue and beat.overdue_after is not None
         ]
@@ -98,4 +106,5 @@ async def forever(beat: Heartbeat, interval: Callable[[], float], round_: Callab
         except Exception as error:
             metrics.LOOP_FAILURES.labels(beat.name).inc()
             log.warning("loop %s: %s", beat.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
+        beat.tick()
         await asyncio.sleep(interval())
