@@ -54,6 +54,7 @@ class Operator:
         self._starts += 1
         environment = {
             **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the process backend's `python3`
             "KUBECONFIG": str(self._kubeconfig),
             "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
             "PYTHONUNBUFFERED": "1",
