@@ -20,6 +20,7 @@ from workspace_operator.api.meta import RESERVED_ENV_PREFIXES
 from workspace_operator.api.states import DesiredState, EffectiveReason, Phase, Probe, UpdatePolicy, WhenDeleted
 
 _reserved = " || ".join(f"self.name.startsWith('{prefix}')" for prefix in RESERVED_ENV_PREFIXES)
+_reserved_prefix = " || ".join(f"self.prefix.startsWith('{prefix}')" for prefix in RESERVED_ENV_PREFIXES)
 _NAME: dict[str, JsonValue] = {"minLength": 1, "maxLength": 253}
 
 
@@ -55,7 +56,12 @@ class EnvFromSource(Model):
             rule(
                 "has(self.secretRef) != has(self.configMapRef)",
                 "set exactly one of secretRef and configMapRef",
-            )
+            ),
+            rule(
+                f"!has(self.prefix) || !({_reserved_prefix})",
+                "names beginning with WORKSPACE_ or KUBERNETES_ are set by the operator; choose another prefix",
+                fieldPath=".prefix",
+            ),
         )
     )
     secret_ref: ObjectRef | None = Field(default=None, description="A Secret in the workspace's namespace.")
