@@ -1,5 +1,6 @@
 """The kopf handlers: they turn events into keys and nothing else. kopf is imported here and in :mod:`app` only.
 
+All are coroutines, though none waits: kopf runs plain functions in threads, and the runtime belongs to the loop.
 Never a patch from ``on.event``, no index, no diff-base annotation, no worker limit: ../shared findings are in
 CONTRIBUTING.md. Change handlers are not needed, because every event of an object, whatever changed, wakes its pass.
 """
@@ -25,19 +26,19 @@ def register(runtime: Runtime) -> kopf.OperatorRegistry:
     classes = (meta.GROUP, meta.VERSION, meta.WORKSPACE_CLASSES)
 
     @kopf.on.event(*workspaces, registry=registry, id="workspace")
-    def workspace_event(event: kopf.RawEvent, **_: Any) -> None:
+    async def workspace_event(event: kopf.RawEvent, **_: Any) -> None:
         runtime.watch_beats[meta.WORKSPACES].beat()
         runtime.workspace_seen(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event(*classes, registry=registry, id="class")
-    def class_event(event: kopf.RawEvent, **_: Any) -> None:
+    async def class_event(event: kopf.RawEvent, **_: Any) -> None:
         runtime.watch_beats[meta.WORKSPACE_CLASSES].beat()
         runtime.class_seen(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event(
         "coordination.k8s.io", "v1", "leases", registry=registry, id="lease", labels={meta.LABEL_NAME: kopf.PRESENT}
     )
-    def lease_event(event: kopf.RawEvent, **_: Any) -> None:
+    async def lease_event(event: kopf.RawEvent, **_: Any) -> None:
         runtime.watch_beats["leases"].beat()
         runtime.lease_seen(dict(event["object"]), deleted=event["type"] == "DELETED")
 

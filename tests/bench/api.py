@@ -102,37 +102,53 @@ class Eye:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        listed = await self._api.call("GET", WORKSPACES)
-        self.objects = {item["metadata"]["name"]: item for item in listed["items"]}
-        self.ready_at = {name: time.monotonic() for name, item in self.objects.items() if ready(item)}
-        self._task = asyncio.create_task(self._follow(listed["metadata"]["resourceVersion"]))
+        version = await self._list()
+        self._task = asyncio.create_task(self._follow(version))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, Exception):
             await self._task
 
+    async def _list(self) -> str:
+        listed = await self._api.call("GET", WORKSPACES)
+        self.objects = {}
+        for item in listed["items"]:
+            self._put(item)
+        self.ready_at = {name: at for name, at in self.ready_at.items() if name in self.objects}
+        return str(listed["metadata"]["resourceVersion"])
+
+    def _put(self, body: Object) -> None:
+        name = body["metadata"]["name"]
+        self.objects[name] = body
+        if name not in self.ready_at and ready(body):
+            self.ready_at[name] = time.monotonic()
+
     async def _follow(self, version: str) -> None:
-        async for kind, body in self._api.watch(WORKSPACES, version):
-            name = body["metadata"]["name"]
-            if kind == "DELETED":
-                self.objects.pop(name, None)
-                self.ready_at.pop(name, None)
-            else:
-                self.objects[name] = body
-                if name not in self.ready_at and ready(body):
-                    self.ready_at[name] = time.monotonic()
-            async with self._changed:
-                self._changed.notify_all()
+        while True:
+            async for kind, body in self._api.watch(WORKSPACES, version):
+                if kind == "ERROR":
+                    break
+                if kind == "DELETED":
+                    self.objects.pop(body["metadata"]["name"], None)
+                    self.ready_at.pop(body["metadata"]["name"], None)
+                else:
+                    self._put(body)
+                async with self._changed:
+                    self._changed.notify_all()
+            await asyncio.sleep(0.05)
+            version = await self._list()  # the API server ends watches, for one when the CRD's own status changes
 
     async def until(self, test: Callable[[dict[str, Object]], bool], seconds: float, what: str) -> None:
         """Wait until the objects satisfy ``test``. Raises when they do not in time, or when the watch ended."""
         assert self._task is not None
         deadline = asyncio.get_running_loop().time() + seconds
         while not test(self.objects):
-            if self._task.done() or asyncio.get_running_loop().time() > deadline:
+            if self._task.done():
+                self._task.result()
+            if asyncio.get_running_loop().time() > deadline:
                 raise RuntimeError(f"not seen within {seconds:.0f} s: {what}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(1), self._changed:

@@ -118,7 +118,16 @@ class Lab:
     async def operator(self, driver: str, class_: str, *arguments: str) -> AsyncIterator[Subject]:
         """The operator, leading and warmed up: one workspace went all the way to Ready and was deleted."""
         log_level = os.environ.get("BENCH_LOG_LEVEL", "INFO")
-        fixed = ("--driver", driver, "--listen-host", "127.0.0.1", "--listen-port", "0", "--log-level", log_level)
+        fixed: tuple[str, ...] = (
+            "--driver",
+            driver,
+            "--listen-host",
+            "127.0.0.1",
+            "--listen-port",
+            "0",
+            "--log-level",
+            log_level,
+        )
         if self.profile is not None:
             fixed += ("--profile", str(self.profile.with_suffix(f".{self._made}.pstats")))
         async with self.subject("operator_main", *fixed, *arguments) as subject, Eye(self.api) as eye:

@@ -28,15 +28,9 @@ async def run(lab: Lab) -> dict[str, Any]:
         await lab.create(names[few:], "held")
         await lab.all_ready(eye, names)
         after = await _settled(operator), await _settled(baseline)
+        await lab.clear()
     for which, low, high in zip(("operator", "baseline kopf informer"), before, after, strict=True):
         result[which] = _figures(low, high, many - few)
-    # The same from a fresh start: what the store holds, without what the burst of creation left behind.
-    async with lab.operator("noop", "held") as operator, lab.subject("kopf_main") as baseline:
-        await asyncio.sleep(5)
-        fresh = await _settled(operator), await _settled(baseline)
-        await lab.clear()
-    for which, held in zip(("operator", "baseline kopf informer"), fresh, strict=True):
-        result[f"{which}, restarted with {many}"] = {f"{key.lower()}_mb": round(v / 1e6, 1) for key, v in held.items()}
     lab.say(f"{result['operator']} / {result['baseline kopf informer']}")
     return result
 

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="write cProfile statistics here (slows everything down)")
     settings.add_arguments(parser)
     arguments = parser.parse_args()
-    recorder = Recorder(arguments.stamps)
+    recorder = Recorder(arguments.stamps if arguments.driver == "process" else None)
 
     def dump() -> None:
         gc.collect()

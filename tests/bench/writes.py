@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from tests.bench.api import APPLY, CLASSES, WORKSPACES, Eye, each, workspace, workspace_class
@@ -24,7 +25,7 @@ async def run(lab: Lab) -> dict[str, Any]:
         names = [f"wsp-{i:04}" for i in range(number)]
         async with lab.operator("noop", class_) as operator, Eye(lab.api) as eye:
             before = await lab.writes()
-            await each(names, lambda name, class_=class_: _apply(lab, name, class_))
+            await each(names, partial(_apply, lab, class_))
             await lab.all_ready(eye, names)
             await asyncio.sleep(6)
             result[f"identity {mode}"] = _to_ready(await lab.writes() - before, number)
@@ -36,7 +37,7 @@ async def run(lab: Lab) -> dict[str, Any]:
     return result
 
 
-async def _apply(lab: Lab, name: str, class_: str) -> None:
+async def _apply(lab: Lab, class_: str, name: str) -> None:
     """Server-side apply, as ``kubectl apply --server-side`` sends it; counted as APPLY, so never taken for ours."""
     path = f"{WORKSPACES}/{name}?fieldManager=bench&force=true"
     await lab.api.call("PATCH", path, workspace(name, class_), APPLY)
@@ -63,7 +64,7 @@ async def _rest(lab: Lab, eye: Eye, operator: Subject, seconds: float, reapply: 
     begin, rounds = time.monotonic(), 0
     while (passed := time.monotonic() - begin) < seconds:
         if reapply:
-            await each(reapply, lambda name: _apply(lab, name, class_))
+            await each(reapply, partial(_apply, lab, class_))
             rounds += 1
         await asyncio.sleep(max(0.0, min(begin + passed + 1 - time.monotonic(), begin + seconds - time.monotonic())))
     written = await lab.writes() - writes

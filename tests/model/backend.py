@@ -182,7 +182,7 @@ class ModelBackend(MeteredBackend):
         unit = next((unit for unit in s.units if unit.incarnation == request.incarnation), None)
         if unit is None:
             if request.incarnation in s.released:
-                raise Violation(f"#{request.incarnation} is provisioned again after its release (I-08)")
+                raise Violation("an incarnation is provisioned again after its release (I-08)")
             unit = Unit(request.incarnation, Reading.HALTED, request.parameters)
         elif unit.reading in (Reading.HALTING, Reading.FAILED):
             raise REFUSED

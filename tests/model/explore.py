@@ -12,11 +12,11 @@ from typing import Any
 from unittest import mock
 
 from tests.model.machine import Machine, Violation
-from tests.model.world import Config, State, calm, edit, faults, key, natural, ready, text
+from tests.model.world import Config, State, calm, edit, faults, key, natural, ready, seconds, text
 from workspace_operator.lifecycle import plan as planning
-from workspace_operator.lifecycle.plan import Decision, Situation
-from workspace_operator.lifecycle.table import VERBS, Row
 from workspace_operator.lifecycle.facts import Sight
+from workspace_operator.lifecycle.plan import Decision, Situation
+from workspace_operator.lifecycle.table import Row, Step
 
 PASSES = 30  # within so many passes of a calm world every goal is reached
 TAKEN: Counter[Row] = Counter()  # rows of the table, over all explorations
@@ -45,7 +45,7 @@ def watching_plan(situation: Situation) -> Decision:
     """The real plan, counted; nothing is ever done because of an Unknown sight."""
     decision = planning.plan(situation)
     TAKEN[decision.row] += 1
-    if situation.seen.sight is Sight.UNKNOWN and (decision.step in VERBS or decision.step.value != "wait"):
+    if situation.seen.sight is Sight.UNKNOWN and decision.step is not Step.WAIT:
         raise Violation(f"{decision.step} because of an Unknown sight (I-40)")
     return decision
 
@@ -99,8 +99,7 @@ class Explorer:
     def _successors(self, s: State, here: Any) -> Iterator[tuple[str, State]]:
         yield from natural(s)
         yield from faults(s)
-        if s.status or s.desired == "Running":
-            yield from self._passes(s, here, None)
+        yield from self._passes(s, here, None)
         if not s.edits:
             return
         for kind in s.config.edits:
@@ -125,14 +124,14 @@ class Explorer:
                 break
             try:
                 after, done = self._machine.calm_pass(s)
-                rests = not done.wrote and not done.fate.told and self._rests(after, done.wake_in)
+                rests = after.finished or (not done.wrote and not done.fate.told and self._rests(after, done.wake_in))
             except Violation as violation:
                 self._broken(violation, here, lines)
                 return
             self.found.recoveries += 1
             self.found.longest = max(self.found.longest, number + 1)
             lines.append(f"calm pass: {'; '.join(done.fate.told)}; wanted again in {done.wake_in}\n      {text(after)}")
-            if after.finished or rests:
+            if rests:
                 break
             s = calm(after)
             if not done.wrote and not done.fate.told:  # time passes only when there is nothing to do
@@ -149,6 +148,9 @@ class Explorer:
             if wake_in is not None:
                 return False  # e.g. a back-off
             raise Violation(f"at rest with phase {s.status.get('phase')} although the wish is {s.goal}")
+        failures = s.status.get("failures")
+        if failures and seconds(failures["retryAfter"]) > s.now:
+            return False  # e.g. a restart that waits for its turn
         wished = {"Running": ["Running"], "Paused": ["Frozen"] if s.config.freeze else [], "Stopped": []}[s.goal]
         actual = [unit.reading.value for unit in s.live]
         if actual != wished and actual:
@@ -159,8 +161,8 @@ class Explorer:
 
     def _check_cycles(self, s: State) -> None:
         """N new restart tokens cost at least one and at most N new incarnations (I-24)."""
-        if s.cycles_from is None or "exits" in s.config.faults:
-            return
+        if s.cycles_from is None or s.config.edits != ("token",):
+            return  # failures and template edits take new incarnations of their own
         cycles = s.top - s.cycles_from
         least = 1 if s.bound else 0
         most = max(s.token_edits, 1) + (1 if s.wiped else 0)

@@ -7,7 +7,6 @@ calls is replaced by fakes that change a :class:`State` and ask a script what ha
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -166,7 +165,7 @@ class Pass:
         if outcome == "write: crash before":
             self.fate.die()
         before = s.status
-        s.status = _merged(s.status, json.loads(json.dumps(patch["status"])))
+        s.status = _merged(s.status, patch["status"])
         s.version += 1
         self.wrote = True
         self._check_status(before)

@@ -19,7 +19,7 @@ from workspace_operator.kube.identity import Credentials
 from workspace_operator.lifecycle import backoff
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
-TIMEOUT, GRACE, LIFETIME = 60, 10, 3600  # seconds: provision timeout, grace, token lifetime
+GRACE, LIFETIME = 10, 3600  # seconds: grace, token lifetime
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Config:
     patient: bool = True  # the agent may stay silent until the provision timeout
     edit_budget: int = 1
     fault_budget: int = 1
+
+    @property
+    def timeout(self) -> int:
+        """Seconds that a start may take."""
+        return 60 if self.patient else 86_400
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def body(s: State) -> dict[str, Any]:
         "agent": {"port": 8080, "probe": "AgentCard"},
         "envFrom": [{"configMapRef": {"name": "settings"}}],
         "updatePolicy": "Automatic" if config.automatic else "OnRestart",
-        "provisionTimeout": f"{TIMEOUT}s",
+        "provisionTimeout": f"{config.timeout}s",
     }
     if s.token:
         spec["restartToken"] = f"token-{s.token}"
@@ -152,7 +157,7 @@ def thresholds(s: State) -> list[int]:
     found = [unit.since + GRACE for unit in s.units if unit.reading is Reading.HALTING]
     instance, failures, credentials = (s.status.get(key) for key in ("instance", "failures", "credentials"))
     if instance and instance.get("since") and s.config.patient:
-        found.append(seconds(instance["since"]) + TIMEOUT)
+        found.append(seconds(instance["since"]) + s.config.timeout)
     if failures:
         found.append(seconds(failures["retryAfter"]))
         found.append(_forget_at(s, failures["count"]))
@@ -182,7 +187,7 @@ def key(s: State) -> tuple[Any, ...]:
         (status.get("incarnation", 0) - top, status.get("restartToken"), status.get("pendingRestart")),
         tuple(_unit_key(unit, top, now) for unit in s.units),
         tuple(_unit_key(unit, top, now) for unit in s.view) if s.faults and s.view is not None else None,
-        (s.cycles_from is not None and top - s.cycles_from, s.bound, s.token_edits),
+        (s.cycles_from is not None and min(top - s.cycles_from, 3), s.bound, s.token_edits),
     )
 
 
@@ -193,7 +198,7 @@ def _unit_key(unit: Unit, top: int, now: int) -> tuple[Any, ...]:
 
 def _instance_key(s: State, instance: dict[str, Any], top: int) -> tuple[Any, ...]:
     since = instance.get("since")
-    overdue = since is not None and s.now >= seconds(since) + TIMEOUT
+    overdue = since is not None and s.now >= seconds(since) + s.config.timeout
     mark = (instance["incarnation"], since)
     return (
         instance["incarnation"] - top,

@@ -224,6 +224,8 @@ def _wake_when_reached(s: Situation) -> timedelta | None:
     forget_at = forget_failures_at(s.record)
     if forget_at is not None:
         moments_ahead.append(forget_at - s.now)
+    if s.record.failures is not None and _backing_off(s):  # e.g. a restart that waits for its turn
+        moments_ahead.append(moments.parse(s.record.failures.retry_after) - s.now)
     return max(SOON, min(moments_ahead)) if moments_ahead else None
 
 
