@@ -60,6 +60,7 @@ class Reason(StrEnum):
     INSTANCE_LOST = "InstanceLost", "The instance vanished without our doing; it is provisioned again."
     STOP_FAILED = "StopFailed", "The backend refused or failed to stop the instance; it is tried again."
     IDENTITY_FAILED = "IdentityFailed", "The workspace's token could not be issued or revoked."
+    API_REFUSED = "KubernetesAPIRefused", "The Kubernetes API refused a request of the operator, or did not answer."
     INTERNAL_ERROR = "InternalError", "A bug in the operator; its log has the trace."
 
     # Backend and agent

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 from urllib.request import getproxies
 
@@ -19,10 +20,14 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from workspace_operator.api.meta import API_VERSION
+from workspace_operator.api.reasons import Reason
 from workspace_operator.errors import FailureClass, OperatorError
 from workspace_operator.telemetry import metrics
 
 Object = dict[str, Any]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500
@@ -36,7 +41,7 @@ class KubeError(OperatorError):
     failure_class = FailureClass.BACKEND
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__("KubernetesAPI", message)
+        super().__init__(Reason.API_REFUSED, message)
         self.status = status
 
     @property
@@ -62,6 +67,9 @@ def path(resource: str, namespace: str | None = None, name: str | None = None, s
     parts.append(plural)
     parts += [quote(part) for part in (name, sub) if part]
     return "/".join(parts)
+
+
+_KUBE_SYSTEM = path("v1/namespaces", None, "kube-system")
 
 
 def workspaces(namespace: str | None = None, name: str | None = None, sub: str | None = None) -> str:
@@ -197,16 +205,24 @@ def _resource_of(url: str) -> str:
 
 
 async def cluster_id(client: KubeClient) -> str:
-    """Identity of the cluster: the UID of its kube-system namespace. Waits until the API server answers."""
-    delay = 0.2
+    """Identity of the cluster: the UID of its kube-system namespace. Waits until the API server tells it."""
+    namespace = await persist("the identity of the cluster", lambda: client.get(_KUBE_SYSTEM))
+    return str(namespace["metadata"]["uid"])
+
+
+async def persist(what: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the API server answers.
+
+    Refusals are ridden out as well: a starting API server has neither its keys nor its roles loaded, a brand-new one
+    not even its namespaces, and rights may be granted later.
+    """
+    delay, told = 0.2, ""
     while True:
         try:
-            namespace = await client.get(path("v1/namespaces", None, "kube-system"))
-            return str(namespace["metadata"]["uid"])
-        except NotFound:
-            pass  # a brand-new API server creates it within seconds
+            return await ask()
         except KubeError as error:
-            if not error.ambiguous:
-                raise
+            if str(error) != told:
+                told = str(error)
+                log.warning("waiting for %s: %s", what, told)
         await asyncio.sleep(delay)
         delay = min(5.0, delay * 2)

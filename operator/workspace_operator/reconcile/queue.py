@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from workspace_operator.errors import OperatorError
 from workspace_operator.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -77,8 +78,12 @@ class KeyedQueue:
             task.add_done_callback(lambda _: slots.release())
 
     async def work_now(self, key: str) -> None:
-        """One pass over a key right here, before the dispatcher takes keys (start-up)."""
-        again = await self._work(key)
+        """One pass over a key right here, before the dispatcher takes keys (start-up); a failed one is repeated later."""
+        try:
+            again = await self._work(key)
+        except OperatorError as error:
+            log.warning("%s %s: first pass failed: %s", self.name, key, error)
+            again = timedelta(seconds=_FIRST_RETRY)
         if again is not None:
             self.add(key, again)
 

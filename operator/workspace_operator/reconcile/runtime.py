@@ -16,7 +16,7 @@ from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.door import DRIVERS, Create, Door
 from workspace_operator.errors import BadRequest
-from workspace_operator.kube.client import KubeClient, NotFound, path, workspace_classes, workspaces
+from workspace_operator.kube.client import KubeClient, NotFound, path, persist, workspace_classes, workspaces
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.identity import Identities
 from workspace_operator.kube.leader import Leadership
@@ -76,11 +76,11 @@ class Runtime:
     async def start(self) -> None:
         """List everything once, so that the first passes know all there is, then start the loops."""
         supervisor = self.supervisor
-        await self._list_classes()
+        await persist("the list of classes", self._list_classes)
         await asyncio.gather(*(self.classes.work_now(name) for name in list(self.store.classes)))
         supervisor.start("queue/workspaceclass", self.classes.run())
-        await self._list_leases()
-        await self._list_workspaces()
+        await persist("the list of Leases", self._list_leases)
+        await persist("the list of workspaces", self._list_workspaces)
         supervisor.start("events", self.world.events.run(supervisor.heartbeat("events")))
         supervisor.start("queue/workspace", self.queue.run())
         resync = supervisor.heartbeat("resync", RESYNC_OVERDUE)

@@ -209,6 +209,7 @@ def refused(address: str) -> str | None:
         parsed = ipaddress.ip_address(host)
     except ValueError:
         return f"The address {address!r} is not an IP address and is not contacted."
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     if parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or str(parsed) == "fd00:ec2::254":
         return f"The address {address!r} is link-local, multicast or a metadata service and is not contacted."
     return None
