@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from tests.model.world import GRACE, State, Unit, moment
+from tests.model.world import GRACE, State, Unit, moment, seconds
+
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import LIVE, Capability, Reading
 from workspace_operator.backends.metered import MeteredBackend
@@ -91,6 +92,10 @@ def shown(unit: Unit) -> Instance:
     )
 
 
+def _never_made(s: State) -> bool:
+    return s.config.hopeless in ("is refused", "gets no answer")
+
+
 class ModelBackend(MeteredBackend):
     """Keeps the contract of backends/protocol.py on a :class:`State`; it protects nobody from a second instance."""
 
@@ -108,6 +113,9 @@ class ModelBackend(MeteredBackend):
         outcome = self._outcome("refused", "answer lost", "crash after")
         if outcome == "refused":
             raise REFUSED
+        self.starts += _never_made(self.s)
+        if _never_made(self.s):
+            raise REFUSED if self.s.config.hopeless == "is refused" else LOST
         result = self._make_run(request)
         self._end(outcome)
         return result
@@ -194,6 +202,9 @@ class ModelBackend(MeteredBackend):
             raise Violation(f"{len(s.live)} live instances (I-06)")
         if s.config.credentials and not request.files:
             raise Violation("an instance is started without its token (I-50)")
+        if s.config.hopeless == "ends at once":
+            s.units = (replace(unit, reading=Reading.HALTED),)
+            unit = s.units[0]
         s.data, s.delivered = True, s.delivered or bool(request.files)
         if s.config.credentials and not s.secret:
             raise Violation("an instance is started with a revoked token (I-50)")
@@ -201,9 +212,10 @@ class ModelBackend(MeteredBackend):
 
     def _check_back_off(self) -> None:
         failures = self.s.status.get("failures")
-        if failures and failures["observedGeneration"] == self.s.generation:
-            if moment(self.s.now).isoformat() < failures["retryAfter"].replace("Z", "+00:00"):
-                raise Violation("a start is tried again during its back-off (I-26)")
+        if not failures or failures["observedGeneration"] != self.s.generation:
+            return
+        if self.s.now < seconds(failures["retryAfter"]):
+            raise Violation("a start is tried again during its back-off (I-26)")
 
     def _stop(self, request: StopRequest) -> None:
         s = self.s

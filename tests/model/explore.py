@@ -11,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 from unittest import mock
 
-from tests.model.machine import Machine, Violation
+from tests.model.backend import Violation
+from tests.model.machine import Machine
 from tests.model.world import Config, State, calm, edit, faults, key, natural, ready, seconds, text
+
 from workspace_operator.lifecycle import plan as planning
 from workspace_operator.lifecycle.facts import Sight
 from workspace_operator.lifecycle.plan import Decision, Situation
@@ -117,7 +119,8 @@ class Explorer:
 
     def _return_to_calm(self, s: State, here: Any) -> None:
         """From here on nothing goes wrong: the goal is reached, and then nothing is written any more."""
-        s, path, lines = calm(s), [], []
+        s, path = calm(s), []
+        lines: list[str] = []
         for number in range(PASSES):
             path.append(key(s))
             if path[-1] in self._calm:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from tests.model.backend import Crash, Fate, ModelBackend, Violation, shown
 from tests.model.world import LIFETIME, State, body, moment, ready
+
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Reading
 from workspace_operator.api.workspaceclass import WorkspaceClass
@@ -161,7 +162,7 @@ class Pass:
         s = self.s
         if patch["metadata"]["resourceVersion"] != str(s.version):
             raise Conflict(409, "The object has been modified.")
-        outcome = self.fate.fault(*(("write: crash before", "write: crash after") if "crash" in s.config.faults else ()))
+        outcome = self.fate.fault(*self._crash("write: crash before"), *self._crash("write: crash after"))
         if outcome == "write: crash before":
             self.fate.die()
         before = s.status
@@ -289,4 +290,3 @@ def _merged(before: Any, patch: Any) -> Any:
         else:
             result[key] = _merged(result.get(key), value)
     return result
-

@@ -37,6 +37,8 @@ class Config:
     edit_budget: int = 1
     fault_budget: int = 1
 
+    hopeless: str = ""  # how every start fails, for ever
+
     @property
     def timeout(self) -> int:
         """Seconds that a start may take."""
@@ -96,7 +98,7 @@ class State:
     def top(self) -> int:
         """The newest incarnation that was ever decided or made."""
         known = (unit.incarnation for unit in self.units)
-        return max(self.status.get("incarnation", 0), *known, *self.released, 0)
+        return int(max(self.status.get("incarnation", 0), *known, *self.released, 0))
 
     @property
     def live(self) -> list[Unit]:
@@ -149,7 +151,8 @@ def body(s: State) -> dict[str, Any]:
 
 
 def ready(s: State) -> dict[str, Any]:
-    return next((c for c in s.status.get("conditions", ()) if c["type"] == "Ready"), {})
+    found: dict[str, Any] = next((c for c in s.status.get("conditions", ()) if c["type"] == "Ready"), {})
+    return found
 
 
 def thresholds(s: State) -> list[int]:
@@ -299,16 +302,7 @@ def faults(s: State) -> list[tuple[str, State]]:
         return found
     allowed, less = s.config.faults, s.faults - 1
     for unit in s.units:
-        others = tuple(u for u in s.units if u is not unit)
-        name = f"instance {unit.incarnation}"
-        if "exits" in allowed and unit.reading is Reading.RUNNING:
-            halted = (*others, replace(unit, reading=Reading.HALTED))
-            found.append((f"{name} exits", _with(s, faults=less, units=halted)))
-        if "fails" in allowed and unit.reading in (Reading.RUNNING, Reading.STARTING, Reading.HALTED):
-            failed = (*others, replace(unit, reading=Reading.FAILED))
-            found.append((f"{name} fails", _with(s, faults=less, units=failed)))
-        if "vanishes" in allowed:
-            found.append((f"{name} vanishes", _with(s, faults=less, units=others)))
+        found += _grief(s, unit, less)
     if "wipe" in allowed and s.status:
         found.append(("someone wipes the status", _with(s, faults=less, status={}, version=s.version + 1, wiped=True)))
     if "class" in allowed and s.class_there:
@@ -321,6 +315,21 @@ def faults(s: State) -> list[tuple[str, State]]:
         dead = _with(s, faults=less)
         dead.forget()
         found.append(("the operator restarts", dead))
+    return found
+
+
+def _grief(s: State, unit: Unit, less: int) -> list[tuple[str, State]]:
+    """What may happen to one instance."""
+    found, allowed, name = [], s.config.faults, f"instance {unit.incarnation}"
+    others = tuple(u for u in s.units if u is not unit)
+    if "exits" in allowed and unit.reading is Reading.RUNNING:
+        halted = (*others, replace(unit, reading=Reading.HALTED))
+        found.append((f"{name} exits", _with(s, faults=less, units=halted)))
+    if "fails" in allowed and unit.reading in (Reading.RUNNING, Reading.STARTING, Reading.HALTED):
+        failed = (*others, replace(unit, reading=Reading.FAILED))
+        found.append((f"{name} fails", _with(s, faults=less, units=failed)))
+    if "vanishes" in allowed:
+        found.append((f"{name} vanishes", _with(s, faults=less, units=others)))
     return found
 
 

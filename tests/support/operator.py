@@ -52,6 +52,7 @@ class Operator:
     def start(self, *, wait: bool = True) -> Self:
         """Start it; with ``wait``, until it leads and has listed everything."""
         self._starts += 1
+        self.address = ""  # of the one before, if that ended by itself
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the process backend's `python3`
@@ -83,7 +84,7 @@ class Operator:
     def get(self, path: str) -> tuple[int, str]:
         """GET a path of the operator's own server: status (0: none) and body."""
         if not self.address:
-            found = re.search(r"metrics on (http://\S+)", self.log.read_text(errors="replace"))
+            found = re.search(r"metrics on (http://[\w.:]+)", self.log.read_text(errors="replace"))
             if found is None:
                 return 0, ""
             self.address = found[1]
@@ -127,7 +128,11 @@ class Operator:
         return self._process.wait(30)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.alive:

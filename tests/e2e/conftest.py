@@ -1,0 +1,41 @@
+"""What the scenarios share beside tests/conftest.py: the engine's command line, and an operator that may be killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.containers import Containers, containers_on
+from tests.support.fleet import Fleet
+from tests.support.operator import Operator
+from tests.support.wild import Wild
+
+from controlplane.cluster import LocalCluster
+from controlplane.engine import DockerEngine
+
+
+@pytest.fixture(scope="session")
+def containers(engine: DockerEngine) -> Iterator[Containers]:
+    """The engine, past the operator."""
+    with containers_on(engine.host) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def _killable(operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """An operator of the module's own. The operators of other modules have ended before it starts."""
+    made = Operator(operator_kubeconfig, tmp_path_factory.mktemp("killable"), lease="wild")
+    yield made
+    if made.alive:
+        made.stop()
+
+
+@pytest.fixture
+def wild(fleet: Fleet, cluster: LocalCluster, _killable: Operator) -> Iterator[Wild]:
+    """A fleet whose operator, and whatever it depends on, the test may kill; all of it works again afterwards."""
+    made = Wild(fleet, cluster, _killable)
+    made.revive()
+    yield made
+    cluster.start_apiserver()
+    made.revive()  # the fleet is deleted next, and that takes an operator

@@ -1,0 +1,21 @@
+"""What the exploration covered, printed at the end of the run."""
+
+from __future__ import annotations
+
+import pytest
+from tests.model.explore import TAKEN
+from tests.model.test_world import LINES
+
+from workspace_operator.lifecycle.table import TABLE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not LINES:
+        return
+    terminalreporter.section("model of the lifecycle")
+    for line in LINES:
+        terminalreporter.write_line(line)
+    untaken = [row for row in TABLE if not TAKEN[row]]
+    terminalreporter.write_line(f"rows of the table taken: {len(TABLE) - len(untaken)} of {len(TABLE)}")
+    for row in untaken:
+        terminalreporter.write_line(f"  not taken: {row.goal} / {row.sight} / {row.guard} -> {row.step}")

@@ -1,0 +1,186 @@
+"""From what users write to what is asked: ceilings, allowed images, references and reserved names."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, cast
+
+import pytest
+from tests.unit.kit import FakeKube, workspace, workspace_class
+from tests.unit.test_loops import SlowBackend, metered
+
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.workspace import Workspace
+from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
+from workspace_operator.kube.client import KubeClient, KubeError, NotFound, _error
+from workspace_operator.lifecycle.facts import Goal, Wish
+from workspace_operator.reconcile.references import environment
+from workspace_operator.reconcile.store import Store
+from workspace_operator.reconcile.wishes import no_class, parameters_of, template_of, wish_of
+
+BACKEND = metered(SlowBackend())
+NONE = Failure(FailureClass.BAD_REQUEST, Reason.CLASS_NOT_FOUND, "No class.")
+
+
+def wished(asked: Workspace, backend: Any = BACKEND, **class_spec: Any) -> Wish:
+    return wish_of(asked, workspace_class("c", **class_spec), backend, Store())
+
+
+@pytest.mark.parametrize(
+    ("spec", "class_spec", "reason", "words"),
+    [
+        pytest.param(
+            {"image": "evil:1"}, {"allowedImages": ["ok/*", "a"]},
+            Reason.IMAGE_NOT_ALLOWED, "ok/*, a", id="01 image"),
+        pytest.param({"image": "ok/x:1"}, {"allowedImages": ["ok/*"]}, None, "", id="02 allowed by pattern"),
+        pytest.param({}, {"allowedImages": []}, None, "", id="03 an empty list allows all"),
+        pytest.param(
+            {"resources": {"limits": {"cpu": "2500m"}}}, {"resources": {"max": {"cpu": 2}}},
+            Reason.RESOURCES_EXCEED_CLASS, "2500m", id="04 cpu above the ceiling"),
+        pytest.param(
+            {"resources": {"limits": {"cpu": "2000m"}}}, {"resources": {"max": {"cpu": 2}}}, None, "", id="05 at it"),
+        pytest.param(
+            {"resources": {"limits": {"memory": "1Gi"}}}, {"resources": {"max": {"memory": "1000Mi"}}},
+            Reason.RESOURCES_EXCEED_CLASS, "1Gi", id="06 memory above the ceiling"),
+        pytest.param({"resources": {"limits": {"memory": "1Gi"}}}, {}, None, "", id="07 no ceiling"),
+        pytest.param(
+            {"agent": {"probe": "Lease"}}, {"identity": {"mode": "None"}},
+            Reason.UNSUPPORTED, "AgentCard", id="08 no identity"),
+        pytest.param({"parentRef": {"name": "gone"}}, {}, Reason.PARENT_NOT_FOUND, "'gone'", id="09 no parent"),
+    ],
+)  # fmt: skip
+def test_what_the_class_refuses_and_why(
+    spec: dict[str, Any], class_spec: dict[str, Any], reason: Reason | None, words: str
+) -> None:
+    """I-86: refused with a sentence, never a stall without a word."""
+    blocked = wished(workspace(**spec), **class_spec).blocked
+    assert (blocked.reason if blocked else None) == reason
+    assert blocked is None or words in blocked.message
+
+
+def test_a_backend_that_is_absent_is_absent_by_name_and_reason() -> None:
+    """I-43, I-82."""
+    wish = wished(workspace(), NONE)
+    assert (wish.backend, wish.blocked) == (None, NONE)
+    assert "no WorkspaceClass is marked as default" in no_class(workspace()).message
+    assert "'nope' does not exist" in no_class(workspace(className="nope")).message
+
+
+def test_deletion_comes_before_any_other_wish() -> None:
+    deleted = workspace(desiredState="Running")
+    metadata = deleted.metadata.model_copy(update={"deletion_timestamp": "2030-01-01T00:00:00Z"})
+    assert wished(deleted.model_copy(update={"metadata": metadata})).goal is Goal.DELETED
+
+
+def test_a_class_that_freezes_asks_only_backends_that_can() -> None:
+    """I-86."""
+    assert not wished(workspace(), pauseMode="Freeze").freeze
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        ({"image": "b"}, False),
+        ({"command": ["x"]}, False),
+        ({"env": [{"name": "A", "value": "b"}]}, False),
+        ({"envFrom": [{"secretRef": {"name": "s"}}]}, False),
+        ({"resources": {"limits": {"cpu": 1}}}, False),
+        ({"agent": {"port": 9000}}, False),
+        ({"restartToken": "now"}, False),
+        ({"desiredState": "Paused"}, True),
+        ({"updatePolicy": "Automatic"}, True),
+        ({"provisionTimeout": "1m"}, True),
+        ({"parentRef": {"name": "p"}}, True),
+    ],
+)
+def test_what_takes_a_new_instance(spec: dict[str, Any], same: bool) -> None:
+    """I-84: and what does not."""
+    assert (parameters_of(workspace()) == parameters_of(workspace(**spec))) is same
+
+
+def test_removing_the_restart_token_asks_for_nothing() -> None:
+    """I-24."""
+    honoured = workspace(restartToken="t")
+    after = workspace().model_copy(update={"status": honoured.status.model_copy(update={"restart_token": "t"})})
+    assert parameters_of(after) == parameters_of(honoured)
+
+
+def test_defaults_of_the_class_fill_what_is_not_set() -> None:
+    class_ = workspace_class("c", resources={"default": {"cpu": "500m", "memory": "1Gi"}})
+    template = template_of(workspace(resources={"limits": {"memory": "2Gi"}}), class_)
+    assert (template.cpu, template.memory) == (0.5, 2 * 2**30)
+
+
+# -- references --------------------------------------------------------------------------------------------------------
+
+SECRETS, MAPS = "/api/v1/namespaces/n/secrets/", "/api/v1/namespaces/n/configmaps/"
+
+
+def kube(**secrets: dict[str, bytes]) -> KubeClient:
+    objects: dict[str, dict[str, Any]] = {
+        SECRETS + name: {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
+        for name, data in secrets.items()
+    }
+    objects[MAPS + "settings"] = {"data": {"A": "from the map", "B": "b"}}
+    return cast(KubeClient, FakeKube(objects))
+
+
+async def test_later_sources_win_literals_win_over_them_and_our_own_over_all() -> None:
+    asked = workspace(
+        envFrom=[{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "s"}, "prefix": "P_"}],
+        env=[{"name": "A", "value": "literal"}],
+    )
+    found = await environment(kube(s={"KEY": b"v"}), asked, 3)
+    assert (found["A"], found["B"], found["P_KEY"]) == ("literal", "b", "v")
+    assert (found["WORKSPACE_INCARNATION"], found["WORKSPACE_UID"]) == ("3", "uid-w")
+
+
+async def test_a_half_resolved_set_starts_nothing() -> None:
+    """I-54."""
+    asked = workspace(envFrom=[{"secretRef": {"name": "s"}}, {"secretRef": {"name": "missing"}}])
+    with pytest.raises(BadRequest, match=r"'missing'.*create it") as raised:
+        await environment(kube(s={"KEY": b"v"}), asked, 1)
+    assert raised.value.failure.reason == Reason.REFERENCE_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"), [("WORKSPACE_UID", ""), ("KUBERNETES_SERVICE_HOST", ""), ("SPACE_X", "WORK"), ("a.b", "")]
+)
+async def test_reserved_and_impossible_names_are_refused(key: str, prefix: str) -> None:
+    """I-55: also when only the prefix makes them so."""
+    asked = workspace(envFrom=[{"secretRef": {"name": "s"}, "prefix": prefix}])
+    with pytest.raises(BadRequest) as raised:
+        await environment(kube(s={key: b"v"}), asked, 1)
+    assert raised.value.failure.reason == Reason.RESERVED_NAME
+
+
+async def test_a_value_that_is_no_text_is_never_quoted() -> None:
+    """I-53: not in the message, and not in what hangs on the exception."""
+    asked = workspace(envFrom=[{"secretRef": {"name": "s"}}])
+    with pytest.raises(BadRequest) as raised:
+        await environment(kube(s={"KEY": b"hunter2\xff"}), asked, 1)
+    error = raised.value
+    assert "hunter2" not in f"{error}{error.__cause__!r}" and error.__suppress_context__
+    assert "'KEY'" in error.failure.message
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reason", "message"), [("", "Words."), ("Reason", ""), ("Reason", " \n")])
+def test_a_failure_cannot_be_made_without_a_sentence(reason: str, message: str) -> None:
+    """I-81."""
+    with pytest.raises(ValueError, match="needs"):
+        Failure(FailureClass.INTERNAL, reason, message)
+    with pytest.raises(ValueError, match="needs"):
+        OperatorError(reason, message)
+
+
+def test_a_proxys_page_is_never_shown() -> None:
+    """I-53: only the API server's own words."""
+    page = b"<html>Authorization: Bearer abc</html>"
+    shown = _error(502, "GET", "/api/v1/x?continue=secret", page)
+    assert "abc" not in str(shown) and "secret" not in str(shown) and shown.ambiguous
+    assert isinstance(_error(404, "GET", "/x", b'{"message": "not there"}'), NotFound)
+    assert "not there" in str(_error(404, "GET", "/x", b'{"message": "not there"}'))
+    assert isinstance(shown, KubeError)
