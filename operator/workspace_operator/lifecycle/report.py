@@ -69,6 +69,19 @@ def _asked_before(s: Situation, incarnation: int) -> bool:
     )
 
 
+def may_ask_again(record: WorkspaceStatus) -> bool:
+    """Whether the record holds a start that, with nothing to be seen, would be asked for under the same name."""
+    return record.instance is not None and record.instance.since is not None and not record.instance.served
+
+
+def give_up_start(record: WorkspaceStatus) -> WorkspaceStatus:
+    """The record without its start: the next one is decided anew, under a new name."""
+    if record.instance is None:
+        return record
+    instance = record.instance.model_copy(update={"since": None, "served": False})
+    return record.model_copy(update={"instance": instance})
+
+
 def fail(s: Situation, failure: Failure, *, keep_start: bool = False) -> WorkspaceStatus:
     """Count a failure and set the time of the next attempt.
 
@@ -87,10 +100,8 @@ def fail(s: Situation, failure: Failure, *, keep_start: bool = False) -> Workspa
             "observedGeneration": s.wish.generation,
         }
     )
-    instance = s.record.instance
-    if instance is not None and not keep_start:
-        instance = instance.model_copy(update={"since": None, "served": False})
-    return s.record.model_copy(update={"failures": failures, "instance": instance})
+    record = s.record if keep_start else give_up_start(s.record)
+    return record.model_copy(update={"failures": failures})
 
 
 def with_credentials(record: WorkspaceStatus, credentials: CredentialsStatus | None) -> WorkspaceStatus:

@@ -78,7 +78,7 @@ class KeyedQueue:
             task.add_done_callback(lambda _: slots.release())
 
     async def work_now(self, key: str) -> None:
-        """One pass over a key right here, before the dispatcher takes keys (start-up); a failed one is repeated later."""
+        """One pass right here, before the dispatcher takes keys (start-up); a failed one is repeated later."""
         try:
             again = await self._work(key)
         except OperatorError as error:

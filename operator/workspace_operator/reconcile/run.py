@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -14,7 +15,8 @@ from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Progress, WorkspaceRef
 from workspace_operator.errors import Failure, OperatorError
 from workspace_operator.lifecycle.facts import Goal, Seen, Serving, Sight, Wish
-from workspace_operator.lifecycle.plan import Situation
+from workspace_operator.lifecycle.plan import Decision, Situation
+from workspace_operator.lifecycle.report import report
 from workspace_operator.reconcile.serving import NO_PROBE
 from workspace_operator.reconcile.sight import NOT_SERVING, current, see, unknown
 from workspace_operator.reconcile.world import Memory, World
@@ -32,6 +34,7 @@ class Run:
     wish: Wish
     record: WorkspaceStatus
     memory: Memory
+    write: Callable[[Run, WorkspaceStatus], Awaitable[None]]
     environment: dict[str, str] | None = None
     problem: Failure | None = None  # a verb failed in a way that leaves its effect unknown
     progress: Progress | None = None
@@ -59,6 +62,14 @@ class Run:
             return self.backend.reason == Reason.NOT_OBSERVED
         problem = self.world.observer.problem(self.class_.metadata.name)
         return problem is not None and problem.reason == Reason.NOT_OBSERVED
+
+    async def persist(self, s: Situation, decision: Decision) -> None:
+        """Put the record on the object now, because what follows must not be forgotten in a crash."""
+        await self.write(self, report(replace(s, record=self.record), decision))
+
+    def note_started(self) -> None:
+        """A verb has started the instance: from now on, its end is an end."""
+        self.memory.ran = self._start_mark()
 
     def block(self, failure: Failure) -> None:
         """Nothing may be started in this pass."""

@@ -28,7 +28,7 @@ Executor = Callable[[Run, Situation, Decision], Awaitable[None]]
 
 
 async def intend(run: Run, s: Situation, decision: Decision) -> None:
-    """Decide a start. The caller writes the record before anything is created (I-05, I-09)."""
+    """Decide a start, and put it on the object before anything is created (I-05, I-09)."""
     try:
         run.environment = await environment(run.world.client, run.workspace, s.record.incarnation)
     except BadRequest as error:
@@ -44,18 +44,19 @@ async def intend(run: Run, s: Situation, decision: Decision) -> None:
     restart = decision.row.guard is Guard.RESTART_WANTED
     intended = report.intend(s, s.wish.backend or "", restart)
     run.record = report.with_credentials(intended, credentials)
+    await run.persist(s, decision)
 
 
 async def provision(run: Run, s: Situation, decision: Decision) -> None:
     """Ask for the recorded incarnation; asking again adopts what an earlier, lost call made (I-06)."""
-    request = await _request(run, s)
+    request = await _request(run, s, decision)
     if request is not None:
         await _settle(run, s, _backend(run).provision(request))
 
 
 async def restart(run: Run, s: Situation, decision: Decision) -> None:
     """Replace older incarnations by the recorded one."""
-    request = await _request(run, s)
+    request = await _request(run, s, decision)
     if request is not None:
         await _settle(run, s, _backend(run).restart(request, s.wish.grace))
 
@@ -70,6 +71,11 @@ async def release(run: Run, s: Situation, decision: Decision) -> None:
     """Release the compute; the data volume stays."""
     keep_newest = s.seen.sight is Sight.OUTDATED and s.wish.goal in (Goal.RUNNING, Goal.PAUSED)
     latest = max(s.record.incarnation, s.seen.incarnation)
+    if not keep_newest and report.may_ask_again(run.workspace.status):
+        # Else a crash right behind the release would leave a start on record that looks as if it never happened, and
+        # the released name would be asked for once more (I-08).
+        run.record = report.give_up_start(s.record)
+        await run.persist(s, decision)
     request = StopRequest(run.ref, s.wish.grace, release=True, only_before=latest if keep_newest else None)
     await _stop(run, request, revoke=not keep_newest)
 
@@ -94,6 +100,7 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
     """Deliver a fresh token to the running instance; a failure is tried again and disturbs nothing else."""
     try:
         credentials = await _issue(run, fresh_start=False)
+        await _put_on_record(run, s, decision, credentials)
         await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
     except OperatorError as error:
         log.warning("the token could not be renewed: %s", error)
@@ -101,7 +108,6 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
         return
     run.memory.credentials = None
     run.verb_done = True
-    run.record = report.with_credentials(run.record, _status_of(credentials))
 
 
 async def delete_data(run: Run, s: Situation, decision: Decision) -> None:
@@ -139,7 +145,7 @@ STEPS: Mapping[Step, Executor] = {
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-async def _request(run: Run, s: Situation) -> ProvisionRequest | None:
+async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionRequest | None:
     """Everything for the recorded incarnation; None after a failure was recorded instead."""
     instance = run.record.instance
     assert instance is not None, "the table asks for a verb only after an intent"
@@ -150,7 +156,7 @@ async def _request(run: Run, s: Situation) -> ProvisionRequest | None:
         files: Mapping[str, bytes] = {}
         if s.wish.wants_credentials:
             credentials = run.memory.credentials or await _issue(run, fresh_start=True)
-            run.record = report.with_credentials(run.record, _status_of(credentials))
+            await _put_on_record(run, s, decision, credentials)
             files = credentials.files
     except OperatorError as error:
         run.record = report.fail(s, error.failure, keep_start=True)
@@ -181,13 +187,15 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
         await run.look_closely()
     else:
         run.memory.credentials = None
+        run.note_started()
         run.world.observer.note(run.ref, (outcome,))
 
 
 async def _stop(run: Run, request: StopRequest, *, revoke: bool) -> None:
     run.verb_done = True
     tasks: list[Awaitable[object]] = [_backend(run).stop(request)]
-    if revoke and run.record.credentials is not None:
+    unrecorded = run.wish.wants_credentials and run.record.instance is None  # someone wiped the status
+    if revoke and (run.record.credentials is not None or unrecorded):
         tasks.append(run.world.identities.revoke(run.workspace))
     stopped, *revoked = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in revoked:
@@ -202,6 +210,13 @@ async def _stop(run: Run, request: StopRequest, *, revoke: bool) -> None:
         raise stopped
     elif isinstance(stopped, tuple):
         run.world.observer.note(run.ref, stopped)
+
+
+async def _put_on_record(run: Run, s: Situation, decision: Decision, credentials: Credentials) -> None:
+    """Before a token is handed over: only what is on record is revoked later (I-51)."""
+    run.record = report.with_credentials(run.record, _status_of(credentials))
+    if run.workspace.status.credentials is None:
+        await run.persist(s, decision)
 
 
 async def _issue(run: Run, *, fresh_start: bool) -> Credentials:

@@ -95,7 +95,7 @@ class WorkspaceReconciler:
         backend = world.door.find(class_.metadata.name) if class_ is not None else no_class(workspace)
         wish = wish_of(workspace, class_, backend, world.store)
         memory = world.memory(workspace.metadata.uid)
-        return Run(world, key, workspace, class_, backend, wish, workspace.status, memory)
+        return Run(world, key, workspace, class_, backend, wish, workspace.status, memory, self._write)
 
     async def _steps(self, run: Run) -> tuple[Situation, Decision]:
         situation = await run.situation()
@@ -106,16 +106,9 @@ class WorkspaceReconciler:
             if decision.step in VERBS and run.verb_done:
                 break  # one verb per pass: report what is seen, the next pass follows at once
             await STEPS[decision.step](run, situation, decision)
-            if decision.step is Step.INTEND and run.record.instance is not situation.record.instance:
-                await self._write_intent(run, situation, decision)
             situation = await run.situation()
             decision = plan(situation)
         return situation, decision
-
-    async def _write_intent(self, run: Run, before: Situation, decision: Decision) -> None:
-        """On the object before any call that creates; a crash from here on asks for the same name again."""
-        situation = replace(before, record=run.record)
-        await self._write(run, report(situation, decision))
 
     async def _conclude(self, run: Run, situation: Situation, decision: Decision) -> timedelta | None:
         if run.progress is not None:
