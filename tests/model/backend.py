@@ -189,7 +189,7 @@ class ModelBackend(MeteredBackend):
         self._check_back_off()
         unit = next((unit for unit in s.units if unit.incarnation == request.incarnation), None)
         if unit is None:
-            if request.incarnation in s.released:
+            if request.incarnation in s.released and not s.wiped:  # a wiped status remembers no number
                 raise Violation("an incarnation is provisioned again after its release (I-08)")
             unit = Unit(request.incarnation, Reading.HALTED, request.parameters)
         elif unit.reading in (Reading.HALTING, Reading.FAILED):

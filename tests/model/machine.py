@@ -218,7 +218,7 @@ class Pass:
             raise Violation(f"{phase} was claimed while compute runs (I-01, I-23)")
         if phase == "Stopped" and s.units:
             raise Violation("Stopped was claimed while an instance exists")
-        if s.delivered and not frozen:
+        if s.delivered and not frozen and not s.unrecorded:
             raise Violation(f"a delivered token is valid in reached {phase} (I-51)")
 
     def _check_wake_up(self) -> None:
@@ -238,7 +238,7 @@ class Pass:
             raise Violation("the finalizer goes while an instance exists (I-10)")
         if s.config.delete_data and s.data:
             raise Violation("the finalizer goes while data that is to be deleted exists")
-        if s.delivered:
+        if s.delivered and not s.unrecorded:
             raise Violation("the finalizer goes while a delivered token is valid (I-51)")
         s.finished = True
 

@@ -86,6 +86,7 @@ class State:
     # what only the model knows
     released: frozenset[int] = frozenset()
     wiped: bool = False
+    unrecorded: bool = False  # wiped while no instance was left to tell that there had been one
     finished: bool = False
     cycles_from: int | None = None  # newest incarnation at the first edit of the token
     token_edits: int = 0
@@ -182,7 +183,7 @@ def key(s: State) -> tuple[Any, ...]:
     instance, failures, credentials = status.get("instance"), status.get("failures"), status.get("credentials")
     return (
         (s.faults, s.edits, s.desired, s.deleted, s.token, s.template, s.class_there, s.references_there, s.serves),
-        (s.data, s.secret, s.delivered, s.wiped, s.finished, s.data_gone, s.issued is not None),
+        (s.data, s.secret, s.delivered, s.wiped, s.unrecorded, s.finished, s.data_gone, s.issued is not None),
         _instance_key(s, instance, top) if instance else None,
         _failures_key(s, failures, instance) if failures else None,
         credentials and now >= seconds(credentials["expires"]) - LIFETIME // 3,
@@ -304,7 +305,7 @@ def faults(s: State) -> list[tuple[str, State]]:
     for unit in s.units:
         found += _grief(s, unit, less)
     if "wipe" in allowed and s.status:
-        found.append(("someone wipes the status", _with(s, faults=less, status={}, version=s.version + 1, wiped=True)))
+        found.append(("someone wipes the status", _wiped(s)))
     if "class" in allowed and s.class_there:
         found.append(("the class disappears", _with(s, faults=less, class_there=False)))
     if "references" in allowed and s.references_there:
@@ -331,6 +332,11 @@ def _grief(s: State, unit: Unit, less: int) -> list[tuple[str, State]]:
     if "vanishes" in allowed:
         found.append((f"{name} vanishes", _with(s, faults=less, units=others)))
     return found
+
+
+def _wiped(s: State) -> State:
+    told = any(unit.reading in (Reading.STARTING, Reading.RUNNING) for unit in s.units)
+    return _with(s, faults=s.faults - 1, status={}, version=s.version + 1, wiped=True, unrecorded=not told)
 
 
 def _with(s: State, **changes: Any) -> State:

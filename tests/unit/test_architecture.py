@@ -182,7 +182,6 @@ def test_every_module_says_its_one_job() -> None:
 # -- one list ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="KubeError's reason 'KubernetesAPI' is not in api/reasons.py")
 def test_every_reason_that_is_named_exists() -> None:
     """I-28: attributes of Reason, and literals that stand where a reason is meant."""
     members, values = set(Reason.__members__), {reason.value for reason in Reason}

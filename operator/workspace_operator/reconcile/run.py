@@ -17,6 +17,7 @@ from workspace_operator.errors import Failure, OperatorError
 from workspace_operator.lifecycle.facts import Goal, Seen, Serving, Sight, Wish
 from workspace_operator.lifecycle.plan import Decision, Situation
 from workspace_operator.lifecycle.report import report
+from workspace_operator.lifecycle.table import Step
 from workspace_operator.reconcile.serving import NO_PROBE
 from workspace_operator.reconcile.sight import NOT_SERVING, current, see, unknown
 from workspace_operator.reconcile.world import Memory, World
@@ -39,9 +40,11 @@ class Run:
     problem: Failure | None = None  # a verb failed in a way that leaves its effect unknown
     progress: Progress | None = None
     verb_done: bool = False
+    last_step: Step | None = None
     looked: bool = False
     provisioned: bool = False
     finished: bool = False
+    renewal_failed: bool = False
 
     @property
     def uid(self) -> str:

@@ -11,8 +11,9 @@ from workspace_operator.api.quantity import duration
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.workspace import CredentialsStatus
 from workspace_operator.backends.metered import MeteredBackend
-from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, StopRequest
+from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, Reading, StopRequest
 from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
+from workspace_operator.kube.client import Conflict
 from workspace_operator.kube.identity import Credentials
 from workspace_operator.lifecycle import moments, report
 from workspace_operator.lifecycle.facts import Goal, Sight
@@ -100,14 +101,20 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
     """Deliver a fresh token to the running instance; a failure is tried again and disturbs nothing else."""
     try:
         credentials = await _issue(run, fresh_start=False)
-        await _put_on_record(run, s, decision, credentials)
+        if run.workspace.status.credentials is None:
+            # On record as due until it is delivered, so that a crash in between renews once more.
+            await _put_on_record(run, s, decision, replace(credentials, expires=s.now))
         await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
+    except Conflict:
+        raise
     except OperatorError as error:
         log.warning("the token could not be renewed: %s", error)
         run.wish = replace(run.wish, wants_credentials=False)
+        run.renewal_failed = True
         return
     run.memory.credentials = None
     run.verb_done = True
+    run.record = report.with_credentials(run.record, _status_of(credentials))
 
 
 async def delete_data(run: Run, s: Situation, decision: Decision) -> None:
@@ -158,6 +165,8 @@ async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionReque
             credentials = run.memory.credentials or await _issue(run, fresh_start=True)
             await _put_on_record(run, s, decision, credentials)
             files = credentials.files
+    except Conflict:
+        raise
     except OperatorError as error:
         run.record = report.fail(s, error.failure, keep_start=True)
         return None
@@ -187,7 +196,8 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
         await run.look_closely()
     else:
         run.memory.credentials = None
-        run.note_started()
+        if outcome.reading is not Reading.STARTING:
+            run.note_started()  # what is only accepted may still be missing from the next listing
         run.world.observer.note(run.ref, (outcome,))
 
 

@@ -18,7 +18,7 @@ from workspace_operator.kube.client import Conflict, NotFound, workspaces
 from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.conditions import Verdict, settle
 from workspace_operator.lifecycle.facts import Goal
-from workspace_operator.lifecycle.plan import SOON, Decision, Situation, plan
+from workspace_operator.lifecycle.plan import RECHECK, SOON, Decision, Situation, plan
 from workspace_operator.lifecycle.report import report
 from workspace_operator.lifecycle.table import VERBS, Step
 from workspace_operator.reconcile.run import Run
@@ -105,6 +105,7 @@ class WorkspaceReconciler:
                 break
             if decision.step in VERBS and run.verb_done:
                 break  # one verb per pass: report what is seen, the next pass follows at once
+            run.last_step = decision.step
             await STEPS[decision.step](run, situation, decision)
             situation = await run.situation()
             decision = plan(situation)
@@ -119,7 +120,7 @@ class WorkspaceReconciler:
         if self._is_minor(run, status):
             if run.provisioned and await self._refresh(run.key, run.uid):
                 return timedelta(0)  # the wish changed while the instance was being made: obey it now (I-07)
-            return min(wake_in or SOON, timedelta(seconds=MINOR_INTERVAL))
+            return _earlier(wake_in, timedelta(seconds=MINOR_INTERVAL))
         before = run.workspace.status
         # Conditional on the version that was read: when this write succeeds, the wish is still the one acted on (I-07).
         await self._write(run, status)
@@ -130,12 +131,15 @@ class WorkspaceReconciler:
     def _wake_in(self, run: Run, decision: Decision) -> timedelta | None:
         wake_in = decision.wake_in
         if decision.step is not Step.WAIT and run.progress is None:
-            wake_in = SOON if run.problem is not None or decision.step is Step.DELETE_DATA else timedelta(0)
+            again = run.problem is not None or decision.step is run.last_step  # the same verb is not repeated at once
+            wake_in = SOON if again else timedelta(0)
+        if run.renewal_failed:
+            wake_in = _earlier(wake_in, RECHECK)
         agent = run.workspace.spec.agent
         if decision.row.reached and run.wish.goal is Goal.RUNNING and agent is not None and agent.probe is Probe.LEASE:
             silence = self._world.leases.expires_in(run.workspace)
             if silence is not None:
-                wake_in = min(wake_in or timedelta.max, timedelta(seconds=silence))
+                wake_in = _earlier(wake_in, timedelta(seconds=silence))
         return wake_in
 
     def _is_minor(self, run: Run, status: WorkspaceStatus) -> bool:
@@ -144,6 +148,8 @@ class WorkspaceReconciler:
         return (
             same
             and before.observed_generation == status.observed_generation
+            and before.failures == status.failures
+            and before.credentials == status.credentials
             and time.monotonic() - run.memory.written < MINOR_INTERVAL
         )
 
@@ -218,3 +224,7 @@ class WorkspaceReconciler:
         if decision.row.reached and serves and not run.memory.goal_reached:
             run.memory.goal_reached = True
             metrics.WISH_TO_EFFECT.labels(run.wish.goal).observe(time.monotonic() - run.memory.goal_since)
+
+
+def _earlier(wake_in: timedelta | None, other: timedelta) -> timedelta:
+    return other if wake_in is None else min(wake_in, other)
