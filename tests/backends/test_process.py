@@ -215,11 +215,11 @@ async def test_nothing_is_left_of_a_deleted_workspace(bench: Bench) -> None:
     """I-13: no directory, no file, no process, no zombie."""
     backend, request = bench.driver(), bench.request()
     await run(backend, request)
+    pid = bench.mark(request).pid
     await backend.stop(StopRequest(request.ref, AT_ONCE, release=True))
     assert await backend.delete_data(request.ref)
     assert not bench.home(request).exists()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def test_a_missing_directory_is_no_empty_listing(bench: Bench, tmp_path: Path) -> None:
