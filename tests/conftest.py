@@ -22,6 +22,17 @@ PYTHON = sys.executable
 _serial = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For third parties who test a backend of their own."""
+    parser.addoption(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="run the conformance suite on this backend only (repeatable): process, docker, ec2 or module:Class "
+        "of your own Rig (tests/conformance/rigs.py)",
+    )
+
+
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Say:
     """Progress of long set-up, visible although pytest captures output."""

@@ -11,19 +11,11 @@ from pathlib import Path
 import pytest
 from tests.conformance.rigs import RIGS, Rig
 
+#: Rigs that are imported only when they are run: the EC2 one brings moto with it.
+BY_NAME = {"ec2": "tests.backends.ec2_rig:Ec2Rig"}
+
 _RESULTS = pytest.StashKey[dict[str, dict[str, str]]]()
 _config: list[pytest.Config] = []
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Seen by pytest when tests/conformance is named on the command line."""
-    parser.addoption(
-        "--backend",
-        action="append",
-        metavar="NAME",
-        help="run the conformance suite on this backend only (repeatable): "
-        f"{', '.join(RIGS)}, or package.module:Class of your own Rig",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "rig" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backend", default=None) or list(RIGS)
+        names = metafunc.config.getoption("--backend", default=None) or [*RIGS, *BY_NAME]
         marks = {"docker": [pytest.mark.engine]}
         params = [pytest.param(name, id=name, marks=marks.get(name, [])) for name in names]
         metafunc.parametrize("rig", params, indirect=True)
@@ -43,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _rig_class(name: str) -> type[Rig]:
     if name in RIGS:
         return RIGS[name]
-    module, _, attribute = name.partition(":")
+    module, _, attribute = BY_NAME.get(name, name).partition(":")
     if not attribute:
         raise pytest.UsageError(f"--backend={name}: write one of {', '.join(RIGS)}, or package.module:Class")
     found: type[Rig] = getattr(importlib.import_module(module), attribute)

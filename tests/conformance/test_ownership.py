@@ -10,7 +10,7 @@ from tests.conformance.rigs import Rig
 from tests.conformance.steps import AT_ONCE, GRACE, counted, eventually, halt, only, release, requires, run, until
 
 from workspace_operator.api.states import Capability
-from workspace_operator.backends.protocol import Backend, Reading, StopRequest
+from workspace_operator.backends.protocol import Backend, Reading, StopRequest, WorkspaceRef
 from workspace_operator.errors import BackendUnreachable
 
 
@@ -102,21 +102,31 @@ async def test_logs_show_the_last_lines(rig: Rig) -> None:
     assert "start 1 line 5" in await backend.logs(request.ref, 100)
 
 
-async def test_identity_files_are_there_at_the_start_and_replaced_when_delivered(rig: Rig) -> None:
-    """I-50: the token is in place before the workload runs; a renewal reaches the running one."""
+async def token_is(rig: Rig, ref: WorkspaceRef, expected: str) -> None:
+    """Wait until the workload sees this token."""
+
+    async def probe() -> bool:
+        return ((await rig.read_data(ref, "token")) or "").strip() == expected
+
+    await eventually(probe, f"the token {expected!r} in the workload")
+
+
+async def test_identity_files_are_there_at_the_start(rig: Rig) -> None:
+    """I-50: the token is in place before the workload runs."""
     backend = await rig.make()
     request = rig.provision(rig.ref(), files={"token": b"first\n", "ca.crt": b"ca\n"})
-
-    async def token_is(expected: str) -> None:
-        async def probe() -> bool:
-            return ((await rig.read_data(request.ref, "token")) or "").strip() == expected
-
-        await eventually(probe, f"the token {expected!r} in the workload")
-
     await run(backend, request)
-    await token_is("first")
+    await token_is(rig, request.ref, "first")
+
+
+async def test_identity_files_are_replaced_when_delivered(rig: Rig) -> None:
+    """I-50: a renewal reaches the running workload."""
+    backend = await rig.make()
+    requires(backend, Capability.DELIVER)
+    request = rig.provision(rig.ref(), files={"token": b"first\n"})
+    await run(backend, request)
     await backend.deliver(request.ref, 1, {"token": b"second\n"})
-    await token_is("second")
+    await token_is(rig, request.ref, "second")
     assert (await only(backend, request.ref)).reading is Reading.RUNNING
 
 
@@ -129,11 +139,7 @@ async def test_identity_files_are_written_anew_before_each_start(rig: Rig) -> No
     await halt(backend, ref)
     await run(backend, rig.provision(ref, files={"token": b"fresh\n"}))
     await counted(rig, ref, 2)
-
-    async def probe() -> bool:
-        return ((await rig.read_data(ref, "token")) or "").strip() == "fresh"
-
-    await eventually(probe, "the fresh token in the workload")
+    await token_is(rig, ref, "fresh")
 
 
 async def test_secrets_appear_in_no_repr_reading_or_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.support.fleet import Fleet, until, workspace, workspace_class
 from tests.support.manifests import AGENT, CARD, LEASED, process_images
 from tests.support.operator import Operator
 from tests.support.processes import room_of, state_of
+
+from controlplane.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -36,6 +39,66 @@ def new_class(fleet: Fleet, tmp_path: Path) -> Iterator[NewClass]:
     yield make
     fleet.kubectl("delete", "workspaces", "--all", "--timeout=60s", timeout=70)
     fleet.kubectl("delete", "workspaceclass", "--ignore-not-found", *made)
+
+
+@dataclass(frozen=True)
+class Referring:
+    """Workspaces whose references did not resolve; what their status said, and then they were fixed."""
+
+    fleet: Fleet
+    said: dict[str, dict[str, Any]]
+
+
+UNRESOLVED = {
+    "no-secret": ("ReferenceNotFound", "Secret 'absent' in spec.envFrom does not exist"),
+    "no-map": ("ReferenceNotFound", "ConfigMap 'absent' in spec.envFrom does not exist"),
+    "reserved": ("ReservedName", "'greedy' would set the reserved variable 'WORKSPACE_UID'; rename the key"),
+    "dashed": ("ReservedName", "is no variable name; rename it or set a prefix"),
+}
+
+
+@pytest.fixture(scope="module")
+def referring(cluster: LocalCluster, operator: Operator, process_class: str) -> Iterator[Referring]:
+    """Shared by the module's first and last test, because what waits for a Secret is looked at every 30 s only."""
+    cluster.kubectl("create", "namespace", "referring")
+    fleet = Fleet(cluster, "referring")
+    fleet.kubectl("create", "configmap", "present", "--from-literal=SHAPE=round")
+    fleet.kubectl("create", "secret", "generic", "greedy", "--from-literal=WORKSPACE_UID=s3cr3t-id")
+    fleet.kubectl("create", "secret", "generic", "dashed", "--from-literal=a-b=s3cr3t")
+    present = {"configMapRef": {"name": "present"}}
+    sources: dict[str, list[dict[str, Any]]] = {
+        "no-secret": [present, {"secretRef": {"name": "absent"}}],
+        "no-map": [{"configMapRef": {"name": "absent"}}],
+        "reserved": [present, {"secretRef": {"name": "greedy"}}],
+        "dashed": [{"secretRef": {"name": "dashed"}}],
+        "prefixed": [{"secretRef": {"name": "greedy"}, "prefix": "MY_"}],
+    }
+    fleet.apply(
+        *(workspace(name, className=process_class, image="sleep", envFrom=refs) for name, refs in sources.items())
+    )
+    for name, (reason, _) in UNRESOLVED.items():
+        fleet.wait_reason(name, reason)
+    fleet.wait_ready("prefixed")
+    said = {name: fleet.status(name) for name in sources}
+    fleet.kubectl("create", "secret", "generic", "absent", "--from-literal=COLOR=s3cr3t-blue")
+    fleet.kubectl("create", "configmap", "absent", "--from-literal=SIZE=big")
+    fleet.kubectl("patch", "secret", "greedy", "-p", '{"data":{"WORKSPACE_UID":null,"OTHER":"eA=="}}')
+    fleet.kubectl("patch", "secret", "dashed", "-p", '{"data":{"a-b":null,"a_b":"eA=="}}')
+    yield Referring(fleet, said)
+    fleet.kubectl("delete", "workspaces", "--all", "--timeout=60s", timeout=70)
+    cluster.kubectl("delete", "namespace", "referring", "--wait=false")
+
+
+def test_references_resolve_or_nothing_starts(referring: Referring) -> None:
+    """A half-resolved set starts nothing (I-54); a reserved key cannot override (I-55)."""
+    for name, (reason, words) in UNRESOLVED.items():
+        conditions = {c["type"]: c for c in referring.said[name]["conditions"]}
+        assert words in conditions["Ready"]["message"]
+        resolved = conditions["SecretsResolved"]
+        assert (resolved["status"], resolved["reason"]) == ("False", reason)
+        assert "instance" not in referring.said[name], "nothing was decided, so nothing was started"
+    prefixed = {c["type"]: c["status"] for c in referring.said["prefixed"]["conditions"]}
+    assert prefixed["SecretsResolved"] == "True"
 
 
 def test_a_class_that_does_not_exist_is_asked_for(fleet: Fleet, operator: Operator, new_class: NewClass) -> None:
@@ -119,50 +182,6 @@ def test_a_cycle_of_parents_is_named(fleet: Fleet, operator: Operator, process_c
         assert "leads back to itself" in fleet.wait_reason(name, "ParentCycle")["message"]
     fleet.patch("one", parentRef=None)
     fleet.wait_ready(*parents, seconds=15)
-
-
-def test_references_resolve_or_nothing_starts(fleet: Fleet, operator: Operator, process_class: str) -> None:
-    """A half-resolved set starts nothing (I-54); a reserved key cannot override (I-55); no value is shown (I-53)."""
-    secret = json.dumps({"apiVersion": "v1", "kind": "Secret", "stringData": {"COLOR": "s3cr3t-blue"}})
-
-    def needs(name: str, *sources: dict[str, Any]) -> dict[str, Any]:
-        return workspace(name, className=process_class, image="sleep", envFrom=list(sources))
-
-    fleet.kubectl("create", "configmap", "present", "--from-literal=SHAPE=round")
-    fleet.kubectl("create", "secret", "generic", "greedy", "--from-literal=WORKSPACE_UID=s3cr3t-id")
-    fleet.kubectl("create", "secret", "generic", "dashed", "--from-literal=a-b=s3cr3t")
-    present = {"configMapRef": {"name": "present"}}
-    fleet.apply(
-        needs("no-secret", present, {"secretRef": {"name": "absent"}}),
-        needs("no-map", {"configMapRef": {"name": "absent"}}),
-        needs("reserved", present, {"secretRef": {"name": "greedy"}}),
-        needs("prefixed", {"secretRef": {"name": "greedy"}, "prefix": "MY_"}),
-        needs("dashed", {"secretRef": {"name": "dashed"}}),
-    )
-    expected = {
-        "no-secret": ("ReferenceNotFound", "Secret 'absent' in spec.envFrom does not exist"),
-        "no-map": ("ReferenceNotFound", "ConfigMap 'absent' in spec.envFrom does not exist"),
-        "reserved": ("ReservedName", "'greedy' would set the reserved variable 'WORKSPACE_UID'; rename the key"),
-        "dashed": ("ReservedName", "is no variable name; rename it or set a prefix"),
-    }
-    for name, (reason, words) in expected.items():
-        assert words in fleet.wait_reason(name, reason)["message"]
-        resolved = fleet.condition(name, "SecretsResolved")
-        assert (resolved["status"], resolved["reason"]) == ("False", reason)
-        assert "instance" not in fleet.status(name), "nothing was decided, so nothing was started"
-    fleet.wait_ready("prefixed")
-    assert fleet.condition("prefixed", "SecretsResolved")["status"] == "True"
-
-    manifest = {**json.loads(secret), "metadata": {"name": "absent"}}
-    fleet.kubectl("apply", "-f", "-", input=json.dumps(manifest))
-    fleet.kubectl("create", "configmap", "absent", "--from-literal=SIZE=big")
-    fleet.kubectl("patch", "secret", "greedy", "-p", '{"data":{"WORKSPACE_UID":null,"OTHER":"eA=="}}')
-    fleet.kubectl("patch", "secret", "dashed", "-p", '{"data":{"a-b":null,"a_b":"eA=="}}')
-    fleet.wait_ready(seconds=RECHECK)
-    environment = Path(f"/proc/{room_of(fleet, 'no-secret').pid}/environ").read_bytes().split(b"\0")
-    assert {b"COLOR=s3cr3t-blue", b"SHAPE=round"} <= set(environment)
-    shown = fleet.kubectl("get", "workspaces,events", "-o", "json") + operator.all_logs()
-    assert "s3cr3t" not in shown.replace("no-secret", "")
 
 
 def test_what_the_class_refuses_is_said(fleet: Fleet, operator: Operator, new_class: NewClass) -> None:
@@ -278,3 +297,13 @@ def test_a_frozen_workspace_keeps_memory_and_credentials(fleet: Fleet, operator:
     fleet.wait_phase("frozen", "Running")
     assert room_of(fleet, "frozen").pid == pid
     assert fleet.status("frozen")["credentials"] == before["credentials"]
+
+
+def test_references_that_appear_are_found_and_never_shown(referring: Referring, operator: Operator) -> None:
+    """Recovers by itself (I-54); the values reach the workspace and nobody else (I-53)."""
+    fleet = referring.fleet
+    fleet.wait_ready(seconds=RECHECK)
+    environment = Path(f"/proc/{room_of(fleet, 'no-secret').pid}/environ").read_bytes().split(b"\0")
+    assert {b"COLOR=s3cr3t-blue", b"SHAPE=round"} <= set(environment)
+    assert fleet.condition("no-secret", "SecretsResolved")["status"] == "True"
+    assert "s3cr3t" not in fleet.kubectl("get", "workspaces,events", "-o", "json") + operator.all_logs()

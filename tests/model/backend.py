@@ -106,7 +106,7 @@ class ModelBackend(MeteredBackend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREEZE})
+        return frozenset({Capability.FREEZE, Capability.DELIVER})
 
     async def provision(self, request: ProvisionRequest) -> Instance | Progress:
         self._begin(f"provision #{request.incarnation}")

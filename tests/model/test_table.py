@@ -32,7 +32,7 @@ WISHES: list[dict[str, Any]] = [
     {"blocked": BLOCKED, "backend": None},
     {"parameters": fingerprint({"image": "a"}, "t"), "restart_token": "t"},
     {"parameters": fingerprint({"image": "b"}, None), "automatic_update": True},
-    {"freeze": True, "wants_credentials": True, "generation": 2},
+    {"freeze": True, "wants_credentials": True, "renews_credentials": True, "generation": 2},
     {"delete_data": True, "has_references": True},
     {"delete_data": True, "blocked": BLOCKED, "backend": None},
 ]

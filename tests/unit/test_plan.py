@@ -156,7 +156,7 @@ CASES: list[tuple[str, Situation, Step, Phase]] = [
     (
         "34 token renewal due",
         situation(
-            wish(wants_credentials=True),
+            wish(wants_credentials=True, renews_credentials=True),
             record(instance(), credentials=CredentialsStatus(secret_name="s", expires=at(1199))),
             seen(Sight.RUNNING, SERVES),
         ),

@@ -156,7 +156,10 @@ class DockerEngine:
             die_with_parent=not self._detached,
             environment={"PATH": network.search_path()},
         )
-        slot.write_owner(self.directory, [self._process])
+        owners = [self._process]
+        if not self._detached and (myself := Process.of(os.getpid())) is not None:
+            owners.append(myself)  # while we live, the slot is ours, also between kill_process() and start_process()
+        slot.write_owner(self.directory, owners)
         while not _responds(self.host, 2):
             if not self._process.alive:
                 raise EngineError(f"dockerd ended while starting; its log ends:\n{tail(self.log)}")

@@ -57,6 +57,13 @@ def duration_field(least: str, most: str) -> Any:
     ]
 
 
+class NamespacedRef(Model):
+    """A reference to a Secret by namespace and name."""
+
+    namespace: str = Field(description="Namespace of the Secret.", min_length=1, max_length=63)
+    name: str = Field(description="Name of the Secret.", min_length=1, max_length=253)
+
+
 class Condition(Model):
     """One aspect of the object's state, in the form that kubectl wait and GitOps tools read."""
 

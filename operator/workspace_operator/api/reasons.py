@@ -58,6 +58,8 @@ class Reason(StrEnum):
     INSTANCE_EXITED = "InstanceExited", "The instance ended by itself; it is started again after a back-off."
     INSTANCE_FAILED = "InstanceFailed", "The backend reports the instance as failed."
     INSTANCE_LOST = "InstanceLost", "The instance vanished without our doing; it is provisioned again."
+    NO_CAPACITY = "NoCapacity", "The cloud has no capacity for the instance in any of the class's subnets now."
+    INCARNATION_SPENT = "IncarnationSpent", "The backend will not use this incarnation's name again; the next is taken."
     STOP_FAILED = "StopFailed", "The backend refused or failed to stop the instance; it is tried again."
     IDENTITY_FAILED = "IdentityFailed", "The workspace's token could not be issued or revoked."
     API_REFUSED = "KubernetesAPIRefused", "The Kubernetes API refused a request of the operator, or did not answer."

@@ -60,6 +60,7 @@ class PauseMode(StrEnum):
 
     STOP = "Stop"
     FREEZE = "Freeze"
+    HIBERNATE = "Hibernate"
 
 
 class WhenDeleted(StrEnum):
@@ -104,6 +105,8 @@ class Capability(StrEnum):
     """What a backend can do beyond the verbs; shown in the class status."""
 
     FREEZE = "freeze"
+    HIBERNATE = "hibernate"
+    DELIVER = "deliver"  # a fresh token reaches a running instance
     LOGS = "logs"
     VOLUMES = "volumes"
     EVENTS = "events"

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from workspace_operator.api.base import CONDITIONS_SCHEMA, Condition, Model, duration_field, rule, rules
+from workspace_operator.api.base import CONDITIONS_SCHEMA, Condition, Model, NamespacedRef, duration_field, rule, rules
+from workspace_operator.api.ec2 import Ec2Backend
 from workspace_operator.api.states import IdentityMode, PauseMode, PullPolicy
 from workspace_operator.api.workspace import EnvVar, ObjectMeta, ResourceAmounts
 
-BACKENDS = ("docker", "process")
+BACKENDS = ("docker", "ec2", "process")
 _exactly_one = f"[{', '.join(f'has(self.{name})' for name in BACKENDS)}].filter(set, set).size() == 1"
 _same_block = " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in BACKENDS)
-
-
-class NamespacedRef(Model):
-    """A reference to a Secret by namespace and name."""
-
-    namespace: str = Field(description="Namespace of the Secret.", min_length=1, max_length=63)
-    name: str = Field(description="Name of the Secret.", min_length=1, max_length=253)
 
 
 class ImageAlias(Model):
@@ -134,6 +128,7 @@ class WorkspaceClassSpec(Model):
         )
     )
     docker: DockerBackend | None = Field(default=None, description="Containers of one Docker engine.")
+    ec2: Ec2Backend | None = Field(default=None, description="One EC2 instance per workspace.")
     process: ProcessBackend | None = Field(default=None, description="Plain processes; no isolation.")
     allowed_images: tuple[str, ...] = Field(
         default=(),
@@ -143,7 +138,10 @@ class WorkspaceClassSpec(Model):
     resources: ClassResources = Field(default_factory=ClassResources, description="Compute defaults and ceilings.")
     pause_mode: PauseMode = Field(
         default=PauseMode.STOP,
-        description="Stop halts the compute on Paused; Freeze keeps it in memory where the backend can.",
+        description=(
+            "Stop halts the compute on Paused. Freeze keeps it in memory (process, docker). Hibernate writes memory "
+            "to disk (ec2)."
+        ),
     )
     stop_grace_period: duration_field("0s", "1h") = Field(  # type: ignore[valid-type]
         default="10s", description="Time between the request to stop and the kill."

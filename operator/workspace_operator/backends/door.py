@@ -24,13 +24,19 @@ def _docker(name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secret: R
     return docker.create(name, spec, cluster, resolve_secret)
 
 
+def _ec2(name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secret: ResolveSecret) -> Backend:
+    from workspace_operator.backends import ec2
+
+    return ec2.create(name, spec, cluster, resolve_secret)
+
+
 def _process(name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secret: ResolveSecret) -> Backend:
     from workspace_operator.backends import process
 
     return process.create(name, spec, cluster, resolve_secret)
 
 
-DRIVERS: Mapping[str, Create] = {"docker": _docker, "process": _process}
+DRIVERS: Mapping[str, Create] = {"docker": _docker, "ec2": _ec2, "process": _process}
 
 
 @dataclass(frozen=True)

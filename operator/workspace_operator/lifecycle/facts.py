@@ -86,6 +86,7 @@ class Wish:
     grace: timedelta = timedelta(seconds=10)
     freeze: bool = False
     wants_credentials: bool = False
+    renews_credentials: bool = False  # and the backend can deliver a fresh token to a running instance
     has_references: bool = False
     delete_data: bool = False
     blocked: Failure | None = None  # why it must not be started now

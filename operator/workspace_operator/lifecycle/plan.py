@@ -132,7 +132,7 @@ def _ran_since_decided(s: Situation) -> bool:
 
 
 def _renewal_due(s: Situation) -> bool:
-    return s.wish.wants_credentials and _renewal_time(s) <= s.now
+    return s.wish.renews_credentials and _renewal_time(s) <= s.now
 
 
 def _renewal_time(s: Situation) -> datetime:
@@ -219,7 +219,7 @@ def _until_overdue(s: Situation) -> timedelta:
 
 def _wake_when_reached(s: Situation) -> timedelta | None:
     moments_ahead = []
-    if s.wish.wants_credentials:
+    if s.wish.renews_credentials:
         moments_ahead.append(_renewal_time(s) - s.now)
     forget_at = forget_failures_at(s.record)
     if forget_at is not None:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=60)  # how often a class that works is checked
 RETRY_INTERVAL = timedelta(seconds=10)  # and one that does not
+_NEEDED = {PauseMode.FREEZE: Capability.FREEZE, PauseMode.HIBERNATE: Capability.HIBERNATE}
 COUNT_DELAY = timedelta(seconds=2)  # status changes of workspaces are counted at most this often
 
 
@@ -60,9 +61,9 @@ class ClassReconciler:
         backend = self._world.door.find(class_.metadata.name)
         if isinstance(backend, Failure):
             return ConditionStatus.FALSE, backend.reason, backend.message
-        wants_freeze = class_.spec.pause_mode is PauseMode.FREEZE
-        if wants_freeze and Capability.FREEZE not in backend.capabilities:
-            text = f"The {backend.kind} backend cannot freeze; set spec.pauseMode to Stop."
+        needed = _NEEDED.get(class_.spec.pause_mode)
+        if needed is not None and needed not in backend.capabilities:
+            text = f"The {backend.kind} backend, as configured, cannot {needed}; set spec.pauseMode to Stop."
             return ConditionStatus.FALSE, Reason.UNSUPPORTED, text
         try:
             description = await backend.check()

@@ -109,7 +109,7 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
         raise
     except OperatorError as error:
         log.warning("the token could not be renewed: %s", error)
-        run.wish = replace(run.wish, wants_credentials=False)
+        run.wish = replace(run.wish, renews_credentials=False)
         run.renewal_failed = True
         return
     run.memory.credentials = None
@@ -163,7 +163,8 @@ async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionReque
         files: Mapping[str, bytes] = {}
         if s.wish.wants_credentials:
             credentials = run.memory.credentials or await _issue(run, fresh_start=True)
-            await _put_on_record(run, s, decision, credentials)
+            if not _frozen_with_token(s):  # a frozen one goes on with the token it has, so the record keeps its end
+                await _put_on_record(run, s, decision, credentials)
             files = credentials.files
     except Conflict:
         raise
@@ -186,8 +187,10 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
     try:
         outcome = await verb
     except OperatorError as error:
-        # The attempt may have had an effect, so the same incarnation is asked for again after the back-off.
-        run.record = report.fail(s, error.failure, keep_start=True)
+        # The attempt may have had an effect, so the same incarnation is asked for again after the back-off; unless the
+        # backend says that its name is used up (I-08).
+        spent = error.failure.reason == Reason.INCARNATION_SPENT
+        run.record = report.fail(s, error.failure, keep_start=not spent)
         await run.look_closely()
         return
     if isinstance(outcome, Progress):

@@ -26,6 +26,7 @@ def wish_of(
     node = Node(workspace.metadata.name, spec.desired_state, spec.parent_ref.name if spec.parent_ref else None)
     state = effective(node, lambda name: store.node(namespace, name))
     usable = backend if isinstance(backend, MeteredBackend) else None
+    wants_credentials = class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN
     return Wish(
         goal=_goal(workspace, state),
         effective_state=state.state,
@@ -39,7 +40,8 @@ def wish_of(
         provision_timeout=duration(spec.provision_timeout or (class_.spec.provision_timeout if class_ else "5m")),
         grace=duration(class_.spec.stop_grace_period if class_ is not None else "10s"),
         freeze=_freezes(class_, usable),
-        wants_credentials=class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN,
+        wants_credentials=wants_credentials,
+        renews_credentials=wants_credentials and usable is not None and Capability.DELIVER in usable.capabilities,
         has_references=bool(spec.env_from),
         delete_data=spec.storage is not None and spec.storage.when_deleted is WhenDeleted.DELETE,
         blocked=_blocked(workspace, class_, backend, state),

@@ -35,7 +35,7 @@ from workspace_operator.backends.protocol import (
 from workspace_operator.errors import BackendError, BadRequest
 
 _CAPABILITIES: Final = frozenset(
-    {Capability.FREEZE, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS, Capability.LIMITS}
+    {Capability.FREEZE, Capability.DELIVER, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS, Capability.LIMITS}
 )
 
 

@@ -54,7 +54,9 @@ def create(class_name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secr
 class ProcessDriver:
     """Workspaces as processes under one directory. Disk and kernel work runs in threads of its own."""
 
-    capabilities = frozenset({Capability.FREEZE, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS})
+    capabilities = frozenset(
+        {Capability.FREEZE, Capability.DELIVER, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS}
+    )
 
     def __init__(self, class_name: str, config: ProcessBackend, cluster: str) -> None:
         self._class_name = class_name

@@ -1,0 +1,64 @@
+"""Manners towards an API: a token bucket that slows down when it is told to. Used inside backends/ec2 only.
+
+EC2 meters each account and region by token buckets of its own and answers RequestLimitExceeded when one is empty
+(docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html). Staying below them costs nothing; hitting them
+costs everybody in the account. So each family of calls waits here first, in order of arrival, and a refusal halves the
+rate, which then recovers step by step: additive increase, multiplicative decrease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from workspace_operator.api.ec2 import ApiRate
+
+_SLOWEST = 0.2  # calls per second, however often EC2 refuses
+_RECOVERY = 0.05  # of the configured rate, for each call that is let through
+
+
+class Busy(Exception):
+    """The turn would come too late; nothing was sent."""
+
+
+class Bucket:
+    """Turns are given out in order; a waiting call holds no thread."""
+
+    def __init__(self, rate: ApiRate) -> None:
+        self._configured = float(rate.per_second)
+        self._rate = self._configured
+        self._burst = float(rate.burst)
+        self._tokens = self._burst
+        self._at = time.monotonic()
+
+    async def take(self, patience: float) -> None:
+        """Wait for one turn. Raises Busy at once when it would take longer than ``patience`` seconds."""
+        self._refill()
+        wait = max(0.0, (1 - self._tokens) / self._rate)
+        if wait > patience:
+            raise Busy
+        self._tokens -= 1  # may go below zero: that is the queue
+        if not wait:
+            return
+        try:
+            await asyncio.sleep(wait)
+        except BaseException:
+            self._tokens += 1
+            raise
+
+    def slow_down(self) -> None:
+        """EC2 refused a call for coming too fast."""
+        self._refill()
+        self._rate = max(min(_SLOWEST, self._configured), self._rate / 2)
+        self._tokens = min(self._tokens, 0.0)
+
+    def speed_up(self) -> None:
+        """EC2 let a call through."""
+        if self._rate < self._configured:
+            self._refill()
+            self._rate = min(self._configured, self._rate + self._configured * _RECOVERY)
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now

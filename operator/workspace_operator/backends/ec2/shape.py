@@ -1,0 +1,172 @@
+"""What an instance and a volume of ours look like. Used inside backends/ec2 only.
+
+Tokens, tags and the create calls, as pure functions from request and class to the API's own parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workspace_operator.api import meta
+from workspace_operator.api.ec2 import Disk, Ec2Backend
+from workspace_operator.backends.protocol import ProvisionRequest, WorkspaceRef
+
+ROLE_INSTANCE: Final = "instance"
+ROLE_DATA: Final = "data"
+ROLE_PART: Final = "part"  # what comes and goes with an instance: its root disk and its interface
+TAG_PORT: Final = f"{meta.GROUP}/port"
+TAG_DATA: Final = f"{meta.GROUP}/data-volume"  # present: the instance runs only with its data volume attached
+DATA_DEVICE: Final = "/dev/sdf"  # EC2 UG, "Device names for volumes": f to p are for data
+
+Tags = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One way to launch: a subnet with its zone, and a machine type."""
+
+    subnet: str
+    zone: str
+    machine_type: str
+
+
+def client_token(ref: WorkspaceRef, incarnation: int, place: Place) -> str:
+    """The name of a launch: a function of the intent and of where it is tried (I-06, I-08).
+
+    At most 64 ASCII characters (EC2 Developer Guide, "Ensuring idempotency"). The place is part of it because a
+    request that was refused for capacity binds its token to its parameters all the same (ubicloud #5898).
+    """
+    text = "\n".join((ref.cluster, ref.uid, str(incarnation), place.subnet, place.machine_type))
+    return f"wsp-{hashlib.sha256(text.encode()).hexdigest()[:56]}"
+
+
+def volume_token(ref: WorkspaceRef) -> str:
+    """One data volume per workspace, for ever: in another zone the same token is refused, not obeyed twice."""
+    return f"wsp-data-{hashlib.sha256(f'{ref.cluster} {ref.uid}'.encode()).hexdigest()[:48]}"
+
+
+def owner_tags(ref: WorkspaceRef, role: str) -> dict[str, str]:
+    """Who it belongs to; the same keys as the labels of every backend (I-13, I-15)."""
+    return {
+        "Name": f"{ref.namespace}/{ref.name}",
+        meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
+        meta.LABEL_CLUSTER: ref.cluster,
+        meta.LABEL_UID: ref.uid,
+        meta.LABEL_NAMESPACE: ref.namespace,
+        meta.LABEL_NAME: ref.name,
+        meta.LABEL_CLASS: ref.class_name,
+        meta.LABEL_ROLE: role,
+    }
+
+
+def instance_tags(request: ProvisionRequest, role: str = ROLE_INSTANCE) -> dict[str, str]:
+    """Everything that a later operator needs to know of the instance; never a secret."""
+    tags = {
+        **owner_tags(request.ref, role),
+        meta.LABEL_INCARNATION: str(request.incarnation),
+        meta.LABEL_PARAMETERS: request.parameters,
+    }
+    if request.template.port is not None:
+        tags[TAG_PORT] = str(request.template.port)
+    if request.template.mount_path is not None:
+        tags[TAG_DATA] = "attached"
+    return tags
+
+
+def tag_filters(role: str, cluster: str, **more: list[str]) -> list[dict[str, Any]]:
+    """The API's filter for what is ours; ``uid`` and ``class_name`` narrow it."""
+    keys = {"uid": meta.LABEL_UID, "class_name": meta.LABEL_CLASS}
+    wanted = {meta.LABEL_CLUSTER: [cluster], meta.LABEL_ROLE: [role], **{keys[k]: v for k, v in more.items()}}
+    return [{"Name": f"tag:{key}", "Values": values} for key, values in wanted.items()]
+
+
+def read_tags(item: Mapping[str, Any]) -> dict[str, str]:
+    """The API's list of tags as a mapping."""
+    return {tag["Key"]: tag["Value"] for tag in item.get("Tags") or ()}
+
+
+def owner(tags: Tags) -> WorkspaceRef:
+    """Whose it is."""
+    return WorkspaceRef(
+        cluster=tags.get(meta.LABEL_CLUSTER, ""),
+        uid=tags.get(meta.LABEL_UID, ""),
+        namespace=tags.get(meta.LABEL_NAMESPACE, ""),
+        name=tags.get(meta.LABEL_NAME, ""),
+        class_name=tags.get(meta.LABEL_CLASS, ""),
+    )
+
+
+def launch(request: ProvisionRequest, config: Ec2Backend, place: Place, image: str, user_data: str) -> dict[str, Any]:
+    """The parameters of RunInstances.
+
+    Metadata: version 2 only, hop limit 1, so that a container behind the engine's bridge cannot read the user data
+    (EC2 UG, "Configure the Instance Metadata Service options"). Shutdown from inside stops the instance, so a
+    workload that ends is seen Halted and its disks stay for a look.
+    """
+    asked: dict[str, Any] = {
+        "ImageId": image,
+        "InstanceType": place.machine_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": client_token(request.ref, request.incarnation, place),
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "SubnetId": place.subnet,
+                "Groups": list(config.security_groups),
+                "AssociatePublicIpAddress": False,
+                "DeleteOnTermination": True,
+            }
+        ],
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpEndpoint": "enabled",
+            "HttpPutResponseHopLimit": 1,
+            "InstanceMetadataTags": "disabled",
+        },
+        "InstanceInitiatedShutdownBehavior": "stop",
+        "BlockDeviceMappings": [
+            {"DeviceName": config.root_device, "Ebs": {**_disk(config.root_disk), "DeleteOnTermination": True}}
+        ],
+        "UserData": user_data,
+        "TagSpecifications": [
+            _tagged("instance", instance_tags(request)),
+            _tagged("volume", instance_tags(request, ROLE_PART)),
+            _tagged("network-interface", instance_tags(request, ROLE_PART)),
+        ],
+    }
+    if config.instance_profile:
+        asked["IamInstanceProfile"] = {"Name": config.instance_profile}
+    if config.hibernation:
+        asked["HibernationOptions"] = {"Configured": True}
+    return asked
+
+
+def volume(ref: WorkspaceRef, config: Ec2Backend, zone: str) -> dict[str, Any]:
+    """The parameters of CreateVolume for the data volume."""
+    disk = _disk(config.data_disk)
+    asked: dict[str, Any] = {
+        "AvailabilityZone": zone,
+        "Size": disk["VolumeSize"],
+        "VolumeType": disk["VolumeType"],
+        "Encrypted": True,
+        "ClientToken": volume_token(ref),
+        "TagSpecifications": [_tagged("volume", owner_tags(ref, ROLE_DATA))],
+    }
+    if "KmsKeyId" in disk:
+        asked["KmsKeyId"] = disk["KmsKeyId"]
+    return asked
+
+
+def _disk(disk: Disk) -> dict[str, Any]:
+    made: dict[str, Any] = {"VolumeSize": disk.size_gib, "VolumeType": disk.type, "Encrypted": True}
+    if disk.kms_key:
+        made["KmsKeyId"] = disk.kms_key
+    return made
+
+
+def _tagged(resource: str, tags: Tags) -> dict[str, Any]:
+    return {"ResourceType": resource, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
