@@ -76,7 +76,8 @@ def leased(name: str) -> dict[str, Any]:
 
 
 def test_a_token_works_until_pause_stop_and_delete(inside: Inside, operator: Operator) -> None:
-    """Refused by the API server within 15 s of the wish (I-51); it may do one thing; nobody shows it (I-53)."""
+    """Refused by the API server within 15 s of the wish (I-51); it may do one thing, and nobody without it any (I-52);
+    nobody shows it (I-53)."""
     fleet = inside.fleet
     names = [f"{backend}-{fate}" for backend in BACKENDS for fate in ("paused", "stopped", "deleted")]
     fleet.apply(*(leased(name) for name in names))
@@ -112,8 +113,10 @@ def test_a_token_works_until_pause_stop_and_delete(inside: Inside, operator: Ope
 
 
 def _may_do_one_thing(inside: Inside, name: str, token: str) -> None:
-    """Only its own Lease."""
+    """Only its own Lease; and no token is no access."""
     namespace = inside.fleet.namespace
+    assert inside.lease("", name) == 401
+    assert inside.lease("not-a-token", name) == 401
     assert inside.lease(token, name.replace("paused", "stopped")) == 403
     for path in (
         f"/api/v1/namespaces/{namespace}/secrets",
