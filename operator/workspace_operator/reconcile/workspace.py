@@ -117,13 +117,22 @@ class WorkspaceReconciler:
             decision = replace(decision, reason=reason, message=run.progress.message, wake_in=run.progress.retry_in)
         status = report(situation, decision)
         wake_in = self._wake_in(run, decision)
-        if self._is_minor(run, status):
-            if run.provisioned and await self._refresh(run.key, run.uid):
-                return timedelta(0)  # the wish changed while the instance was being made: obey it now (I-07)
-            return _earlier(wake_in, timedelta(seconds=MINOR_INTERVAL))
-        before = run.workspace.status
-        # Conditional on the version that was read: when this write succeeds, the wish is still the one acted on (I-07).
-        await self._write(run, status)
+        minor, version, before = (
+            self._is_minor(run, status),
+            run.workspace.metadata.resource_version,
+            run.workspace.status,
+        )
+        if minor:
+            wake_in = _earlier(wake_in, timedelta(seconds=MINOR_INTERVAL))
+        else:
+            await self._write(run, status)
+        # The wish is read again after a create (I-07). A write that went through is such a reading, because it is
+        # conditional on the version that was acted on.
+        unread = run.workspace.metadata.resource_version == version
+        if run.provisioned and unread and await self._refresh(run.key, run.uid):
+            return timedelta(0)
+        if minor:
+            return wake_in
         self._announce(run, before, status)
         self._note_reached(run, situation, decision)
         return wake_in
