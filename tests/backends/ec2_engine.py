@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 VALUED = {"--name", "--cap-drop", "--security-opt", "--pids-limit", "--stop-timeout", "--env", "--volume", "--publish"}
-VALUED |= {"--mount", "--entrypoint"}
+VALUED |= {"--mount", "--entrypoint", "--cpus", "--memory"}
 
 
 def main(words: list[str]) -> int:

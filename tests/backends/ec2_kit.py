@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,10 +11,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 import pytest
-from tests.ec2.counterpart import Counterpart, Faults, errors, proxy, xml
+from tests.ec2.counterpart import Counterpart, Faults
 from tests.ec2.counterpart.counterpart import ACCESS_KEY, SECRET_KEY
-from tests.ec2.counterpart.query import Request
-from tests.ec2.counterpart.world import World
 
 from workspace_operator.api import meta
 from workspace_operator.api.base import NamespacedRef
@@ -124,19 +121,6 @@ class Lab:
     async def close(self) -> None:
         for driver in self.drivers:
             await driver.close()
-
-
-async def _modify_instance_attribute(world: World, request: Request) -> bytes:
-    """User data of a stopped instance; moto takes the SDK's own encoding for none."""
-    machine = world.require(request.region, [request.get("InstanceId")])[0]
-    if machine.state != "stopped":
-        raise errors.AwsError("IncorrectInstanceState", f"The instance '{machine.id}' is not in the 'stopped' state.")
-    machine.user_data = base64.b64decode(request.get("UserData.Value")).decode("utf-8", "replace")
-    return xml.answer(request.action, [xml.leaf("return", "true")])
-
-
-if "ModifyInstanceAttribute" not in proxy.HANDLERS:
-    proxy.HANDLERS = {**proxy.HANDLERS, "ModifyInstanceAttribute": _modify_instance_attribute}
 
 
 @cache

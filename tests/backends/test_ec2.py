@@ -195,6 +195,17 @@ async def test_hibernation_where_the_class_asks_for_it(lab: Lab) -> None:
     assert Capability.HIBERNATE not in lab.driver().capabilities
 
 
+async def test_a_machine_that_cannot_hibernate_yet_is_asked_again(lab: Lab) -> None:
+    """EC2 needs some minutes after the boot; that is a state and no failure."""
+    lab.ec2.faults.hibernate_ready = 1.0
+    driver = lab.driver(hibernation=True, spec={"pause_mode": PauseMode.HIBERNATE})
+    request = lab.request()
+    await run(driver, request)
+    (left,) = await driver.stop(StopRequest(request.ref, timedelta(seconds=5)))
+    assert left.reading is Reading.RUNNING
+    await halted(driver, request.ref)
+
+
 async def test_a_listing_that_lags_behind_a_start_does_not_show_the_instance_halted(lab: Lab) -> None:
     """Eventual consistency: what was just started would otherwise be started again."""
     driver, request = lab.driver(consistency_window="3s"), lab.request()
@@ -240,7 +251,7 @@ async def test_the_next_incarnation_gets_the_volume_in_its_zone(lab: Lab) -> Non
 
 
 async def test_an_instance_reads_starting_until_its_volume_is_attached(lab: Lab) -> None:
-    lab.ec2.faults.attaching = 0.5
+    lab.ec2.faults.pending = lab.ec2.faults.attaching = 0.5
     driver, request = lab.driver(), lab.request(mount_path="/data")
     await started(driver, request)
 

@@ -101,11 +101,11 @@ def test_values_of_variables_are_in_no_command_line() -> None:
 
 
 def test_the_command_line_keeps_the_container_in_its_place() -> None:
-    template = {"command": ("/bin/agent", "--serve"), "args": ("one",), "mount_path": "/data"}
+    template = {"command": ("/bin/agent", "--serve"), "args": ("one",), "mount_path": "/data", "memory": 2**30}
     words = boot.command(userdata.document(request({"token": b"t"}, **template), CONFIG, 7))
     text = " ".join(words)
     assert "--cap-drop ALL --security-opt no-new-privileges" in text
-    assert "--stop-timeout 7" in text
+    assert "--stop-timeout 7 --memory 1073741824" in text
     assert "--publish 8080:8080" in text
     assert f":{boot.MOUNT}:ro" in text
     assert "target=/data" in text

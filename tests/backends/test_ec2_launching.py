@@ -102,6 +102,7 @@ async def test_a_crash_after_the_create_is_adopted_though_the_new_token_differs(
     after = lab.driver()
     with pytest.raises(BackendUnreachable, match="adopted"):
         await after.provision(lab.request(request.ref, token="second"))
+    assert [i.reading for i in await after.observe(request.ref)] == [Reading.STARTING], "or a finalizer would go"
     found = await insistently(lab, lab.request(request.ref, token="third"))
     assert found.id == first.id
     assert lab.most_alive() == 1

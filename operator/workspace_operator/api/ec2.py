@@ -44,7 +44,7 @@ class ApiRate(Model):
 
 
 class ApiRates(Model):
-    """How fast the operator may call the EC2 API. AWS counts per account and region: leave some to others."""
+    """How fast the operator may call each action of the EC2 API. AWS counts per account and region."""
 
     run: ApiRate = Field(
         default=ApiRate(per_second=2, burst=5), description="Launches and starts; AWS gives 2/s, burst 5."

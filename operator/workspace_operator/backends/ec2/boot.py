@@ -113,6 +113,9 @@ def command(document: dict) -> list[str]:  # type: ignore[type-arg]
     words = [document["engine"], "run", "--rm", "--name", "workspace", "--init", "--cap-drop", "ALL"]
     words += ["--security-opt", "no-new-privileges", "--pids-limit", "4096"]
     words += ["--stop-timeout", str(document["grace"])]
+    for option in ("cpus", "memory"):
+        if document[option] is not None:
+            words += [f"--{option}", str(document[option])]
     for name in sorted(document["environment"]):
         words += ["--env", name]
     if document["files"]:

@@ -2,8 +2,9 @@
 
 EC2 meters each account and region by token buckets of its own and answers RequestLimitExceeded when one is empty
 (docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html). Staying below them costs nothing; hitting them
-costs everybody in the account. So each family of calls waits here first, in order of arrival, and a refusal halves the
-rate, which then recovers step by step: additive increase, multiplicative decrease.
+costs everybody in the account. So each family of calls waits here first, in order of arrival, and a refusal lowers the
+rate, which then recovers step by step: additive increase, multiplicative decrease, by the factor of botocore's own
+adaptive mode. Refusals of one second are one signal: calls that were under way together say the same thing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import time
 
 from workspace_operator.api.ec2 import ApiRate
 
-_SLOWEST = 0.2  # calls per second, however often EC2 refuses
+_DECREASE = 0.7
+_SLOWEST = 0.1  # of the configured rate, however often EC2 refuses
+_ONE_SIGNAL = 1.0  # seconds
 _RECOVERY = 0.05  # of the configured rate, for each call that is let through
 
 
@@ -30,6 +33,7 @@ class Bucket:
         self._burst = float(rate.burst)
         self._tokens = self._burst
         self._at = time.monotonic()
+        self._slowed_at = self._at - _ONE_SIGNAL
 
     async def take(self, patience: float) -> None:
         """Wait for one turn. Raises Busy at once when it would take longer than ``patience`` seconds."""
@@ -49,8 +53,10 @@ class Bucket:
     def slow_down(self) -> None:
         """EC2 refused a call for coming too fast."""
         self._refill()
-        self._rate = max(min(_SLOWEST, self._configured), self._rate / 2)
         self._tokens = min(self._tokens, 0.0)
+        if self._at - self._slowed_at >= _ONE_SIGNAL:
+            self._slowed_at = self._at
+            self._rate = max(self._configured * _SLOWEST, self._rate * _DECREASE)
 
     def speed_up(self) -> None:
         """EC2 let a call through."""

@@ -28,7 +28,7 @@ from workspace_operator.api.reasons import Reason
 from workspace_operator.backends.ec2 import faults
 from workspace_operator.backends.ec2.buckets import Bucket, Busy
 from workspace_operator.backends.ec2.faults import Kind
-from workspace_operator.backends.ec2.operations import Family, Operation
+from workspace_operator.backends.ec2.operations import ALL, Operation
 from workspace_operator.backends.protocol import ResolveSecret
 from workspace_operator.errors import BackendUnreachable, BadRequest
 
@@ -48,7 +48,8 @@ class Connection:
         self.config = config
         self._resolve_secret = resolve_secret
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
-        self._buckets = {family: Bucket(getattr(config.rates, family)) for family in Family}
+        # AWS meters each action by itself, with the rates of its family.
+        self._buckets = {each: Bucket(getattr(config.rates, each.family)) for each in ALL}
         self._session: boto3.Session | None = None
         self._clients: dict[str, Any] = {}
         self._opening = asyncio.Lock()
@@ -75,7 +76,7 @@ class Connection:
         while True:
             left = deadline - time.monotonic()
             try:
-                await self._buckets[operation.family].take(left)
+                await self._buckets[operation].take(left)
             except Busy:
                 raise self._given_up(lost, doing) from lost
             client = await self._client(operation.service)
@@ -94,7 +95,7 @@ class Connection:
                 await asyncio.sleep(wait)
                 pause = min(_LONGEST_PAUSE, pause * 2)
             else:
-                self._buckets[operation.family].speed_up()
+                self._buckets[operation].speed_up()
                 return answer
 
     async def pages(self, operation: Operation, doing: str, key: str, **parameters: Any) -> list[Answer]:
@@ -119,7 +120,7 @@ class Connection:
         """Raise what is final; say what to do about the rest."""
         kind = faults.kind_of(exc)
         if kind is Kind.SLOW_DOWN:
-            self._buckets[operation.family].slow_down()
+            self._buckets[operation].slow_down()
         if kind is Kind.REFUSED:
             if faults.code_of(exc) in faults.CREDENTIALS:
                 self._session = None  # the Secret may hold new ones by the next call

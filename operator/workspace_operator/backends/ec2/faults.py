@@ -237,6 +237,13 @@ _RULES: Final = (
     ),
     _Rule(
         "UnsupportedOperation",
+        WrongState,
+        Reason.STOP_FAILED,
+        "the machine is not ready to hibernate yet; it is tried again",
+        words="not ready to hibernate",
+    ),
+    _Rule(
+        "UnsupportedOperation",
         BackendError,
         Reason.UNSUPPORTED,
         "EC2 does not support it for this machine type or image",

@@ -81,7 +81,7 @@ class Launcher:
         if known is not None:
             # Its outcome is open: the very same request again returns what it made, or makes it now.
             return await self._send_again(known)
-        volume = await self._volumes.find(request.ref) if request.template.mount_path is not None else None
+        volume = await self._volumes.known(request.ref) if request.template.mount_path is not None else None
         places = await self._catalog.places(request.template, volume.zone if volume is not None else None)
         if (wait := self._unsettled(request, len(places))) > 0:
             return _progress(_PREDECESSOR, wait)
@@ -106,7 +106,8 @@ class Launcher:
     def _unsettled(self, request: ProvisionRequest, places: int) -> float:
         """Seconds for which what EC2 lists may lack a launch of a process before this one.
 
-        The first incarnation in the only place has one possible token, which EC2 itself keeps from launching twice.
+        The first incarnation in the only place has one possible token, which EC2 itself keeps from launching twice
+        (as long as nobody edits the class in the seconds between two operators).
         """
         if request.incarnation == 1 and places == 1:
             return 0.0
@@ -132,15 +133,15 @@ class Launcher:
             )
         except Unanswered:
             raise
+        except TokenUsed:
+            return await self._adopt(launch)
         except (Throttled, Unreached, Denied):
             launch.doubtful = doubtful
             if not doubtful:
                 self._ledger.drop(launch)
             raise
-        except OperatorError as error:
+        except OperatorError:
             self._ledger.drop(launch)  # a refusal: EC2 would have returned what the token had made
-            if isinstance(error, TokenUsed):
-                return await self._adopt(launch.request, launch.token)
             raise
         except BaseException:
             if launch.sent_at is None:
@@ -158,16 +159,18 @@ class Launcher:
                 )  # ready by the time the machine runs
         return seen
 
-    async def _adopt(self, request: ProvisionRequest, token: str) -> Seen:
+    async def _adopt(self, launch: Launch) -> Seen:
         """EC2 knows the token with other parameters: an operator before us asked, with another token or image.
 
-        So the instance exists, or existed, or was refused. The listings decide; until they can be trusted nothing is
-        made, and after that the name is given up.
+        So the instance exists, or existed, or was refused. The listings decide; until they can be trusted the launch
+        stays in the ledger and nothing is made, and after that the name is given up.
         """
+        request = launch.request
         for seen in await self._looker.of(request.ref.uid):
-            if seen.token == token and seen.exists:
+            if seen.token == launch.token and seen.exists:
                 return seen
         if self._ledger.puzzled_for(request.ref.uid, request.incarnation) > max(UNKNOWN_FOR, self._window):
+            self._ledger.drop(launch)
             raise TokenSpent(
                 Reason.INCARNATION_SPENT,
                 "EC2 knows this incarnation's client token from an earlier request and shows no instance of it; the"

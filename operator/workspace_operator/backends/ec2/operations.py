@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Family(StrEnum):
-    """Which token bucket a call belongs to; see ec2.rates of the class."""
+    """Which rates the token bucket of a call has; see ec2.rates of the class."""
 
     RUN = "run"
     CHANGE = "change"

@@ -96,11 +96,13 @@ def build(request: ProvisionRequest, config: Ec2Backend, grace: timedelta) -> by
 
 
 def document(request: ProvisionRequest, config: Ec2Backend, grace: int) -> dict[str, Any]:
-    """All that ``boot.py`` works from."""
+    """All that ``boot.py`` works from. Fields are only ever added: a resumed machine runs the one of its launch."""
     template = request.template
     return {
         "engine": config.container_engine,
         "image": template.image,
+        "cpus": template.cpu,
+        "memory": template.memory,
         "command": template.command,
         "args": template.args,
         "environment": dict(request.environment),

@@ -17,7 +17,7 @@ from workspace_operator.api.ec2 import Ec2Backend
 from workspace_operator.api.reasons import Reason
 from workspace_operator.backends.ec2 import shape
 from workspace_operator.backends.ec2.connection import Connection
-from workspace_operator.backends.ec2.faults import NotFound, TokenUsed, WrongState
+from workspace_operator.backends.ec2.faults import NotFound, Throttled, TokenUsed, WrongState
 from workspace_operator.backends.ec2.ledger import Ledger
 from workspace_operator.backends.ec2.operations import ATTACH_VOLUME, CREATE_VOLUME, DELETE_VOLUME, DESCRIBE_VOLUMES
 from workspace_operator.backends.ec2.readings import Seen
@@ -56,15 +56,17 @@ class Volumes:
             return None
         return Volume(made[0], made[1], "creating")
 
+    async def known(self, ref: WorkspaceRef) -> Volume | None:
+        """The same without a call for one that this process has seen; should it be gone, the attachment tells."""
+        seen = self._ledger.volumes.get(ref.uid)
+        return await self.find(ref) if seen is None else Volume(seen[0], seen[1], "available")
+
     async def ensure(self, ref: WorkspaceRef, zone: str, *, looked: bool = False) -> Volume:
         """The workspace's volume, made in the zone of its first instance when there is none.
 
         ``looked``: EC2 was just asked and showed none.
         """
-        known = self._ledger.volumes.get(ref.uid)
-        if known is not None:
-            return Volume(known[0], known[1], "available")
-        found = None if looked else await self.find(ref)
+        found = await self.known(ref) if not looked or ref.uid in self._ledger.volumes else None
         if found is not None:
             return found
         try:
@@ -98,6 +100,9 @@ class Volumes:
             return None  # attached already, or something is on its way; the next look shows which
         except NotFound:
             self._ledger.volumes.pop(ref.uid, None)
+            return None
+        except Throttled as error:
+            log.debug("the data volume of %s/%s: %s", ref.namespace, ref.name, error)
             return None
         except OperatorError as error:
             log.warning("the data volume of %s/%s: %s", ref.namespace, ref.name, error)
