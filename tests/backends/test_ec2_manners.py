@@ -39,7 +39,7 @@ async def test_a_bucket_gives_its_burst_at_once_and_then_one_turn_after_the_othe
 
     await asyncio.gather(*(turn(number) for number in range(15)))
     assert order == list(range(15))
-    assert 0.45 <= time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun >= 0.45
 
 
 async def test_a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() -> None:
