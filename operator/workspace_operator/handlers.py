@@ -1,7 +1,7 @@
 """The kopf handlers: they turn events into keys and nothing else. kopf is imported here and in :mod:`app` only.
 
 All are coroutines, though none waits: kopf runs plain functions in threads, and the runtime belongs to the loop.
-Never a patch from ``on.event``, no index, no diff-base annotation, no worker limit: ../shared findings are in
+Never a patch from ``on.event``, no index, no diff-base annotation, no worker limit: the measurements are in
 CONTRIBUTING.md. Change handlers are not needed, because every event of an object, whatever changed, wakes its pass.
 """
 
