@@ -139,7 +139,7 @@ class DockerEngine:
 
     def pause_process(self) -> None:
         """From now on requests are accepted by the kernel and never answered."""
-        self._running_process.send(signal.SIGSTOP)
+        self._running_process.pause()
 
     def continue_process(self) -> None:
         self._running_process.send(signal.SIGCONT)

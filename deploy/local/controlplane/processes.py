@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +62,15 @@ class Process:
         if self.alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def pause(self) -> None:
+        """SIGSTOP; returns when every thread has stopped: the signal alone takes effect some time later."""
+        self.send(signal.SIGSTOP)
+        deadline = time.monotonic() + 30
+        while self.alive and set(_thread_states(self.pid)) - {"T", "Z", "X"}:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {self.pid} did not stop within 30 s of SIGSTOP")
+            time.sleep(0.01)
 
     def wait(self, timeout: float) -> bool:
         """Whether it ended within the timeout."""
@@ -164,6 +173,13 @@ def _spawner() -> _Spawner:
     if _current is None or _current.owner != os.getpid():
         _current = _Spawner()
     return _current
+
+
+def _thread_states(pid: int) -> Iterator[str]:
+    """The state letter of each thread (proc(5): R, S, D, T stopped, Z zombie, ...)."""
+    for status in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield status.read_text().rpartition(")")[2].split()[0]
 
 
 def _start_time(pid: int) -> int | None:
