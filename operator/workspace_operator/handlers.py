@@ -16,6 +16,7 @@ import kopf
 from workspace_operator.api import meta
 from workspace_operator.reconcile.runtime import MANAGED_LEASES, Runtime
 
+SWEEP_TICK = 1.0  # seconds; the class says how often it is really swept
 RELEASE_WAIT = 30.0  # seconds a deletion is waited for before kopf looks at the object's other events again
 
 
@@ -47,6 +48,16 @@ def register(runtime: Runtime) -> kopf.OperatorRegistry:
         """Gives objects the finalizer; returning lets it go."""
         if not await runtime.until_released(dict(body), RELEASE_WAIT):
             raise kopf.TemporaryError("the compute is not seen gone yet", delay=1)
+
+    @kopf.on.delete(*classes, registry=registry, id="unuse")
+    async def class_deletion(body: kopf.Body, **_: Any) -> None:
+        """A class stays while workspaces use it."""
+        if not await runtime.until_unused(dict(body), RELEASE_WAIT):
+            raise kopf.TemporaryError("workspaces use this class", delay=1)
+
+    @kopf.on.timer(*classes, registry=registry, id="sweep", interval=SWEEP_TICK)
+    async def class_timer(name: str, **_: Any) -> None:
+        runtime.sweep_due(name)
 
     return registry
 

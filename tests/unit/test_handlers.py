@@ -45,6 +45,12 @@ class StubRuntime:
     async def until_released(self, body: dict[str, Any], seconds: float) -> bool:
         return self.released
 
+    async def until_unused(self, body: dict[str, Any], seconds: float) -> bool:
+        return self.released
+
+    def sweep_due(self, name: str) -> None:
+        self.told.append(("sweep", name, False))
+
 
 @pytest.fixture
 def runtime() -> StubRuntime:
@@ -80,14 +86,15 @@ def test_these_are_all_handlers_and_timers(runtime: StubRuntime) -> None:
             ("lease", "leases", "None"),
             ("workspace", "workspaces", "None"),
         ],
-        "_changing": [("release", "workspaces", "delete")],
+        "_spawning": [("sweep", "workspaceclasses", "None")],
+        "_changing": [("release", "workspaces", "delete"), ("unuse", "workspaceclasses", "delete")],
     }
 
 
-def test_the_finalizer_is_asked_for_by_the_deletion_handler_alone(runtime: StubRuntime) -> None:
+def test_the_finalizer_is_asked_for_by_the_deletion_handlers(runtime: StubRuntime) -> None:
     """I-05: kopf puts it on before any pass acts, see ``FINALIZER not in finalizers`` in reconcile/workspace.py."""
     changing = every_handler(registered(runtime))["_changing"]
-    assert [bool(handler.requires_finalizer) for handler in changing] == [True]
+    assert [bool(handler.requires_finalizer) for handler in changing] == [True, True]
 
 
 async def test_events_become_keys_and_nothing_else(runtime: StubRuntime) -> None:
@@ -104,13 +111,21 @@ async def test_events_become_keys_and_nothing_else(runtime: StubRuntime) -> None
 
 
 def test_the_finalizer_stays_until_the_compute_is_seen_gone(runtime: StubRuntime) -> None:
-    """I-10."""
-    deletion = every_handler(registered(runtime))["_changing"][0].fn
-    runtime.released = False
-    with pytest.raises(kopf.TemporaryError):
-        asyncio.run(deletion(body=body()))
-    runtime.released = True
-    asyncio.run(deletion(body=body()))
+    """I-10; and a class stays until no workspace uses it."""
+    for handler in every_handler(registered(runtime))["_changing"]:
+        runtime.released = False
+        with pytest.raises(kopf.TemporaryError):
+            asyncio.run(handler.fn(body=body()))
+        runtime.released = True
+        asyncio.run(handler.fn(body=body()))
+
+
+def test_the_timer_asks_for_a_sweep_and_nothing_else(runtime: StubRuntime) -> None:
+    """I-80."""
+    (timer,) = every_handler(registered(runtime))["_spawning"]
+    asyncio.run(timer.fn(name="docker"))
+    assert runtime.told == [("sweep", "docker", False)]
+    assert timer.interval == handlers.SWEEP_TICK
 
 
 def test_the_settings_that_were_measured() -> None:

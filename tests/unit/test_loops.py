@@ -13,7 +13,7 @@ from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability, Reading
 from workspace_operator.api.workspaceclass import ClassLimits
 from workspace_operator.backends import metered as metering
-from workspace_operator.backends.metered import MeteredBackend, StartRate
+from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import (
     Instance,
     Progress,
@@ -22,6 +22,7 @@ from workspace_operator.backends.protocol import (
     Template,
     WorkspaceRef,
 )
+from workspace_operator.backends.rate import PerMinute
 from workspace_operator.errors import BackendUnreachable
 from workspace_operator.telemetry import metrics
 from workspace_operator.telemetry.health import HealthServer
@@ -210,7 +211,7 @@ def test_starts_per_minute_have_a_burst_and_then_a_rate(monkeypatch: pytest.Monk
     """I-83."""
     clock = Monotonic()
     monkeypatch.setattr("time.monotonic", clock)
-    rate = StartRate(60)
+    rate = PerMinute(60)
     assert [rate.take() for _ in range(8)] == [True] * 6 + [False] * 2
     clock.now += 1.0
     assert [rate.take(), rate.take()] == [True, False]

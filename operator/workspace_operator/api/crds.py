@@ -84,8 +84,11 @@ KINDS = (
             Column("Running", ".status.workspaces.Running", "Workspaces running.", type="integer"),
             Column("Paused", ".status.workspaces.Paused", "Workspaces paused.", type="integer"),
             Column("Failed", ".status.workspaces.Failed", "Workspaces failed.", type="integer"),
+            Column("Orphans", ".status.sweep.orphans", "Instances that no workspace accounts for.", type="integer"),
+            Column("Swept", ".status.sweep.lastCompleteTime", "Time since the last complete sweep.", type="date"),
             _AGE,
             Column("Message", f"{_READY}.message", "What to do.", priority=1),
+            Column("Stalled", ".status.conditions[?(@.type=='Stalled')].message", "What to decide.", priority=1),
         ),
     ),
 )

@@ -10,6 +10,7 @@ WORKSPACES: Final = "workspaces"
 WORKSPACE_CLASSES: Final = "workspaceclasses"
 
 FINALIZER: Final = f"{GROUP}/cleanup"
+RELEASE_FUSE_ANNOTATION: Final = f"{GROUP}/release-fuse"
 DEFAULT_CLASS_ANNOTATION: Final = f"{GROUP}/is-default-class"
 
 # Owner labels: part of every create call on every backend, so that nothing of ours exists without an owner.

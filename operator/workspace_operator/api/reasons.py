@@ -86,5 +86,14 @@ class Reason(StrEnum):
     USABLE = "Usable", "The backend answers and the class is configured completely."
     MISCONFIGURED = "Misconfigured", "The class's configuration is refused; the message names the field."
 
+    CLASS_DELETING = "ClassDeleting", "The class is being deleted: it stays until no workspace uses it."
+
+    # Sweeper
+    SWEEP_COMPLETE = "SweepComplete", "Backend and API server were listed completely; every instance is accounted for."
+    ORPHANS_FOUND = "OrphansFound", "Instances were seen that no workspace accounts for."
+    SWEEP_FUSE_BLOWN = "SweepFuseBlown", "So much has no workspace that nothing is removed until a person agrees."
+    SWEEP_FAILED = "SweepFailed", "Backend or API server could not be listed completely; nothing was removed."
+
     # Events only
+    ORPHAN_REMOVED = "OrphanRemoved", "An instance that no workspace accounted for was removed and is seen gone."
     DELETED = "Deleted", "The compute was seen gone; the finalizer is removed."

@@ -86,6 +86,13 @@ class Probe(StrEnum):
     NONE = "None"
 
 
+class SweepMode(StrEnum):
+    """What the orphan sweeper does with what it finds."""
+
+    REMOVE = "Remove"
+    REPORT = "Report"
+
+
 class IdentityMode(StrEnum):
     """Whether workspaces of a class get a ServiceAccount token."""
 
@@ -132,3 +139,4 @@ class ConditionType(StrEnum):
     SECRETS_RESOLVED = "SecretsResolved"
     STOP_CONFIRMED = "StopConfirmed"
     DELETING = "Deleting"
+    SWEPT = "Swept"

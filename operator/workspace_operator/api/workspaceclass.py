@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from workspace_operator.api.base import CONDITIONS_SCHEMA, Condition, Model, NamespacedRef, duration_field, rule, rules
 from workspace_operator.api.ec2 import Ec2Backend
 from workspace_operator.api.states import IdentityMode, PauseMode, PullPolicy
+from workspace_operator.api.sweep import Sweep, SweepStatus
 from workspace_operator.api.workspace import EnvVar, ObjectMeta, ResourceAmounts
 
 BACKENDS = ("docker", "ec2", "process")
@@ -154,6 +155,7 @@ class WorkspaceClassSpec(Model):
     )
     limits: ClassLimits = Field(default_factory=ClassLimits, description="Start rate and concurrency.")
     identity: Identity = Field(default_factory=Identity, description="Identity of the workspaces.")
+    sweep: Sweep = Field(default_factory=Sweep, description="The search for compute whose workspace is gone.")
 
     @property
     def backend(self) -> str:
@@ -168,8 +170,11 @@ class WorkspaceClassStatus(Model):
     backend: str | None = Field(default=None, description="Kind of backend.")
     capabilities: tuple[str, ...] = Field(default=(), description="What the backend can do beyond the verbs.")
     workspaces: dict[str, int] = Field(default_factory=dict, description="Number of workspaces by phase.")
+    sweep: SweepStatus | None = Field(default=None, description="What the orphan sweeper found.")
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="Ready: the backend answers.", json_schema_extra=CONDITIONS_SCHEMA
+        default=(),
+        description="Ready: the backend answers. Swept: no orphan is left. Stalled: a person is needed.",
+        json_schema_extra=CONDITIONS_SCHEMA,
     )
 
 

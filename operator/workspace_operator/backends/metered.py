@@ -21,6 +21,7 @@ from workspace_operator.backends.protocol import (
     Wake,
     WorkspaceRef,
 )
+from workspace_operator.backends.rate import PerMinute
 from workspace_operator.errors import BackendUnreachable, OperatorError
 from workspace_operator.telemetry import metrics
 from workspace_operator.telemetry.logs import about
@@ -40,7 +41,7 @@ class MeteredBackend:
         self._backend = backend
         self._may_act = may_act
         self._starting = asyncio.Semaphore(limits.concurrent_starts)
-        self._rate = StartRate(limits.starts_per_minute)
+        self._rate = PerMinute(limits.starts_per_minute)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -115,23 +116,3 @@ class MeteredBackend:
         finally:
             metrics.VERB_SECONDS.labels(self.kind, verb).observe(time.perf_counter() - started)
             metrics.VERBS.labels(self.kind, verb, outcome, failure_class).inc()
-
-
-class StartRate:
-    """A token bucket for starts per minute, with a burst of a tenth of it (at least one)."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._per_second = per_minute / 60
-        self._burst = max(1.0, per_minute / 10)
-        self._tokens = self._burst
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Take one start if there is one."""
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True

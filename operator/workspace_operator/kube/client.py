@@ -204,10 +204,14 @@ def _resource_of(url: str) -> str:
     return "/".join(rest[::2][:1] + rest[2:3]) if rest else "root"
 
 
+async def read_cluster_id(client: KubeClient) -> str:
+    """Identity of the cluster: the UID of its kube-system namespace. Raises KubeError."""
+    return str((await client.get(_KUBE_SYSTEM))["metadata"]["uid"])
+
+
 async def cluster_id(client: KubeClient) -> str:
-    """Identity of the cluster: the UID of its kube-system namespace. Waits until the API server tells it."""
-    namespace = await persist("the identity of the cluster", lambda: client.get(_KUBE_SYSTEM))
-    return str(namespace["metadata"]["uid"])
+    """Identity of the cluster, waiting until the API server tells it."""
+    return await persist("the identity of the cluster", lambda: read_cluster_id(client))
 
 
 async def persist(what: str, ask: Callable[[], Awaitable[T]]) -> T:

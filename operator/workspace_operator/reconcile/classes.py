@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from workspace_operator.api.base import Condition
 from workspace_operator.api.meta import is_default_class
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability, ConditionStatus, ConditionType, PauseMode
@@ -15,6 +16,7 @@ from workspace_operator.kube.client import Conflict, NotFound, workspace_classes
 from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.conditions import Verdict, settle
 from workspace_operator.reconcile.statuswrite import write_status
+from workspace_operator.reconcile.sweepreport import SweepReport
 from workspace_operator.reconcile.world import World
 from workspace_operator.telemetry import metrics
 from workspace_operator.telemetry.logs import about
@@ -58,6 +60,10 @@ class ClassReconciler:
             self._world.wake(key)
 
     async def _verdict(self, class_: WorkspaceClass) -> Verdict:
+        if class_.metadata.deletion_timestamp is not None:
+            users = list(self._world.store.users_of_class(class_.metadata.name))
+            text = f"{len(users)} workspaces use this class, {users[0]} among them; delete them." if users else ""
+            return ConditionStatus.FALSE, Reason.CLASS_DELETING, text or Reason.CLASS_DELETING.meaning
         backend = self._world.door.find(class_.metadata.name)
         if isinstance(backend, Failure):
             return ConditionStatus.FALSE, backend.reason, backend.message
@@ -82,13 +88,18 @@ class ClassReconciler:
         for phase in class_.status.workspaces.keys() - counts.keys():
             metrics.WORKSPACES.labels(name, phase).set(0)
         now = moments.text(self._world.clock.now())
+        report = self._world.sweeps.get(name)
         status = WorkspaceClassStatus(
             observed_generation=class_.metadata.generation,
             backend=class_.spec.backend,
             capabilities=tuple(sorted(backend.capabilities)) if isinstance(backend, MeteredBackend) else (),
             workspaces=counts,
+            sweep=report.status if report is not None else class_.status.sweep,
             conditions=settle(
-                [(ConditionType.READY, verdict)], class_.status.conditions, class_.metadata.generation, now
+                [(ConditionType.READY, verdict), *_swept(report, class_.status.conditions)],
+                class_.status.conditions,
+                class_.metadata.generation,
+                now,
             ),
         )
         url = workspace_classes(name, "status")
@@ -117,3 +128,14 @@ class ClassReconciler:
         else:
             self._world.store.classes[name] = WorkspaceClass.model_validate(body)
         self._world.wake_class(name)
+
+
+def _swept(report: SweepReport | None, before: tuple[Condition, ...]) -> list[tuple[ConditionType, Verdict]]:
+    """What the sweeper says; until its first sweep, what an earlier operator said last."""
+    if report is None:
+        kinds = (ConditionType.SWEPT, ConditionType.STALLED)
+        return [
+            (ConditionType(c.type), (ConditionStatus(c.status), c.reason, c.message)) for c in before if c.type in kinds
+        ]
+    swept = [(ConditionType.SWEPT, report.swept)]
+    return [*swept, (ConditionType.STALLED, report.stalled)] if report.stalled[0] is ConditionStatus.TRUE else swept

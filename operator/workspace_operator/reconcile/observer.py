@@ -84,6 +84,11 @@ class Observer:
         view = self._classes.get(class_name)
         return view is not None and uid in view.stale
 
+    def mark_stale(self, class_name: str, uid: str) -> None:
+        """Have the next pass over a workspace look for itself."""
+        if (view := self._classes.get(class_name)) is not None:
+            view.stale.add(uid)
+
     async def look_closely(self, ref: WorkspaceRef) -> tuple[Instance, ...]:
         """A fresh look at one workspace, remembered. Raises OperatorError."""
         view = self._classes.get(ref.class_name)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import random
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from workspace_operator.reconcile.observer import Observer
 from workspace_operator.reconcile.queue import KeyedQueue
 from workspace_operator.reconcile.serving import LeaseBook, Prober
 from workspace_operator.reconcile.store import Store, key_of
+from workspace_operator.reconcile.sweeper import Sweeper
 from workspace_operator.reconcile.workspace import WorkspaceReconciler
 from workspace_operator.reconcile.world import World
 from workspace_operator.telemetry import metrics
@@ -35,7 +37,8 @@ log = logging.getLogger(__name__)
 RESYNC_INTERVAL = 300.0  # seconds; bounds what a lost wake-up can cost
 RESYNC_OVERDUE = 3 * RESYNC_INTERVAL
 PASS_DEADLINE = 120.0
-WORKERS, CLASS_WORKERS = 32, 4
+SWEEP_DEADLINE = 240.0
+WORKERS, CLASS_WORKERS, SWEEP_WORKERS = 32, 4, 2
 DRAIN = 15.0
 MANAGED_LEASES = f"{meta.MANAGED_BY_LABEL}={meta.MANAGED_BY}"
 
@@ -70,6 +73,8 @@ class Runtime:
         )
         self.queue = KeyedQueue("workspace", WorkspaceReconciler(self.world, self._release), workers, PASS_DEADLINE)
         self.classes = KeyedQueue("workspaceclass", ClassReconciler(self.world), CLASS_WORKERS, PASS_DEADLINE)
+        self.sweeper = Sweeper(self.world, supervisor)
+        self.sweeps = KeyedQueue("sweep", self.sweeper, SWEEP_WORKERS, SWEEP_DEADLINE)
         self._released: dict[str, asyncio.Event] = {}
         self.synced = False
 
@@ -83,6 +88,7 @@ class Runtime:
         await persist("the list of workspaces", self._list_workspaces)
         supervisor.start("events", self.world.events.run(supervisor.heartbeat("events")))
         supervisor.start("queue/workspace", self.queue.run())
+        supervisor.start("queue/sweep", self.sweeps.run())
         resync = supervisor.heartbeat("resync", RESYNC_OVERDUE)
         supervisor.start("resync", forever(resync, lambda: RESYNC_INTERVAL, self._resync))
         self.watch_beats = {
@@ -92,14 +98,18 @@ class Runtime:
 
     async def stop(self) -> None:
         """Finish the passes under way, then end everything; instances stay as they are."""
-        await asyncio.gather(self.queue.drain(DRAIN), self.classes.drain(DRAIN))
+        await asyncio.gather(*(queue.drain(DRAIN) for queue in self._queues))
         await self.supervisor.stop_all()
         await self.world.prober.close()
         await self.world.door.close_all()
 
+    @property
+    def _queues(self) -> tuple[KeyedQueue, ...]:
+        return self.queue, self.classes, self.sweeps
+
     def collect(self) -> None:
         """Refresh gauges that are cheap to compute, right before a scrape."""
-        for queue in (self.queue, self.classes):
+        for queue in self._queues:
             metrics.QUEUE_DEPTH.labels(queue.name).set(len(queue))
 
     # -- what the handlers hand over -----------------------------------------------------------------------------------
@@ -132,7 +142,7 @@ class Runtime:
         """A class as a watch or listing shows it."""
         name = body["metadata"]["name"]
         if deleted:
-            self.store.classes.pop(name, None)
+            self._class_gone(name)
         else:
             known = self.store.classes.get(name)
             try:
@@ -166,6 +176,21 @@ class Runtime:
         self._released.pop(uid, None)
         return True
 
+    async def until_unused(self, body: dict[str, Any], seconds: float) -> bool:
+        """Keep a deleted class while workspaces use it: without it nobody could stop them. True once it may go."""
+        self.class_seen(body, deleted=False)
+        name, deadline = body["metadata"]["name"], time.monotonic() + seconds
+        while any(self.store.users_of_class(name)):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(1)
+        return True
+
+    def sweep_due(self, name: str) -> None:
+        """Sweep a class if it is time to; called by the kopf timer."""
+        if name in self.store.classes and self.sweeper.is_due(name):
+            self.sweeps.add(name)
+
     def wake(self, key: str) -> None:
         """Have a pass over a workspace soon."""
         self.queue.add(key)
@@ -180,6 +205,10 @@ class Runtime:
             self.wake(key)
         self.classes.add(name)
 
+    def _class_gone(self, name: str) -> None:
+        self.store.classes.pop(name, None)
+        self.sweeper.forget(name)
+
     def _release(self, uid: str) -> None:
         event = self._released.get(uid)
         if event is not None:
@@ -193,7 +222,7 @@ class Runtime:
             names.add(body["metadata"]["name"])
             self.class_seen(body, deleted=False)
         for gone in self.store.classes.keys() - names:
-            self.store.classes.pop(gone, None)
+            self._class_gone(gone)
             self.classes.add(gone)
 
     async def _list_leases(self) -> None:

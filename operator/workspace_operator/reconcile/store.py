@@ -37,6 +37,7 @@ class Entry:
     desired: DesiredState
     parent: str | None
     class_name: str | None
+    recorded_class: str | None
     phase: str | None
 
     def parse(self) -> Workspace:
@@ -78,6 +79,7 @@ class Store:
             desired=DesiredState(spec.get("desiredState") or DesiredState.RUNNING),
             parent=(spec.get("parentRef") or {}).get("name"),
             class_name=spec.get("className"),
+            recorded_class=(body.get("status") or {}).get("className"),
             phase=(body.get("status") or {}).get("phase"),
         )
         self._keys[entry.uid] = key
@@ -147,6 +149,10 @@ class Store:
     def keys_of_class(self, name: str) -> list[str]:
         """Workspaces that use a class, or may use it because they name none."""
         return [key for key, entry in self._workspaces.items() if entry.class_name in (name, None)]
+
+    def users_of_class(self, name: str) -> Iterator[str]:
+        """Workspaces that name a class or were started in it."""
+        return (key for key, entry in self.entries() if name in (entry.class_name, entry.recorded_class))
 
     def phases_of_class(self, name: str, is_default: bool) -> dict[str, int]:
         """Number of workspaces by phase."""

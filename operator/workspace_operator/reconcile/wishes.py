@@ -112,6 +112,9 @@ def no_class(workspace: Workspace) -> Failure:
 
 def _refused_by_class(workspace: Workspace, class_: WorkspaceClass) -> Failure | None:
     spec, name = workspace.spec, class_.metadata.name
+    if class_.metadata.deletion_timestamp is not None:
+        text = f"Class {name!r} is being deleted; move on to another class, or delete the workspaces that use it."
+        return _refusal(Reason.CLASS_DELETING, text)
     allowed = class_.spec.allowed_images
     if allowed and not any(fnmatchcase(spec.image, pattern) for pattern in allowed):
         return _refusal(

@@ -15,6 +15,7 @@ from workspace_operator.lifecycle.facts import Goal
 from workspace_operator.reconcile.observer import Observer
 from workspace_operator.reconcile.serving import LeaseBook, Prober
 from workspace_operator.reconcile.store import Store
+from workspace_operator.reconcile.sweepreport import SweepReport
 
 
 class Clock:
@@ -58,6 +59,7 @@ class World:
     wake_class: Callable[[str], None]
     clock: Clock = field(default_factory=Clock)
     memories: dict[str, Memory] = field(default_factory=dict)
+    sweeps: dict[str, SweepReport] = field(default_factory=dict)  # by class name
 
     def memory(self, uid: str) -> Memory:
         return self.memories.setdefault(uid, Memory())

@@ -64,6 +64,10 @@ class Supervisor:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def forget(self, name: str) -> None:
+        """Drop the heartbeat of what is not wanted any more."""
+        self._beats.pop(name, None)
+
     async def stop_all(self) -> None:
         """Cancel every loop, newest first."""
         for name in reversed(list(self._tasks)):

@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 
 _PREFIX = "workspace_operator"
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LONG = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
 BUILD = Info(f"{_PREFIX}_build", "Version of the running code.")
@@ -37,6 +38,19 @@ KUBE_SECONDS = Histogram(
     f"{_PREFIX}_kube_request_seconds", "Duration of requests to the Kubernetes API.", ["verb"], buckets=_FAST
 )
 EVENTS_DROPPED = Counter(f"{_PREFIX}_events_dropped", "Kubernetes Events that were not posted.")
+
+ORPHANS = Gauge(f"{_PREFIX}_orphans", "Instances that no workspace accounts for, in the last sweep.", ["class", "kind"])
+ORPHANS_REMOVED = Counter(f"{_PREFIX}_orphans_removed", "Orphans that were removed and seen gone.", ["class", "kind"])
+ORPHANS_SPARED = Counter(
+    f"{_PREFIX}_orphans_spared", "Times that an orphan was not removed, by reason.", ["class", "reason"]
+)
+ORPHAN_AGE = Histogram(
+    f"{_PREFIX}_orphan_age_seconds", "From the first sight of an orphan to seeing it gone.", ["class"], buckets=_LONG
+)
+SWEEP_COMPLETED = Gauge(
+    f"{_PREFIX}_sweep_completed_timestamp_seconds", "When a class was last swept completely.", ["class"]
+)
+FUSE_BLOWN = Gauge(f"{_PREFIX}_sweep_fuse_blown", "1 while a class's sweeps wait for a person.", ["class"])
 
 LOOP_AGE = Gauge(
     f"{_PREFIX}_loop_age_seconds", "Time since the last success of a loop (its listing, event or beat).", ["loop"]
