@@ -17,13 +17,25 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator against the current cluster")
     settings.add_arguments(run)
+    uninstall = commands.add_parser("uninstall", help="take the finalizers off in order, before everything is deleted")
+    uninstall.add_argument(
+        "--compute",
+        choices=("release", "retain"),
+        required=True,
+        help="release: have the operator release everything; retain: leave instances as they are",
+    )
+    uninstall.add_argument(
+        "--timeout", type=float, default=600, metavar="SECONDS", help="for a release; 600 by default"
+    )
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    settings.add_lease_arguments(uninstall)
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions into a directory")
     readme = commands.add_parser("readme", help="write the generated parts of a Markdown file")
     for generator, what in ((crds, "directory"), (readme, "file")):
         generator.add_argument("--check", action="store_true", help="write nothing; fail when something is not current")
         generator.add_argument("target", type=Path, metavar=what)
     arguments = parser.parse_args(argv)
-    return {"run": _run, "crds": _crds, "readme": _readme}[arguments.command](arguments)
+    return {"run": _run, "uninstall": _uninstall, "crds": _crds, "readme": _readme}[arguments.command](arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -36,6 +48,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from workspace_operator.commands import session, uninstall
+
+    return session.run(lambda client: uninstall.ask_and_do(client, arguments))
 
 
 def _crds(arguments: argparse.Namespace) -> int:

@@ -27,23 +27,18 @@ class Settings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``workspace-operator run``; each has an environment variable of the same name."""
+    add_lease_arguments(parser)
+    _flag(parser, "listen-host", "0.0.0.0", "address of /healthz, /readyz and /metrics")  # noqa: S104
+    _flag(parser, "listen-port", "8080", "their port; 0 takes a free one", type=int)
+    _flag(parser, "log-format", "text", "json or text", choices=("json", "text"))
+    _flag(parser, "log-level", "INFO", "a Python logging level")
+    _flag(parser, "workers", "32", "passes under way at once", type=int)
 
-    def flag(name: str, default: str, text: str, **more: object) -> None:
-        variable = _PREFIX + name.upper().replace("-", "_")
-        parser.add_argument(
-            f"--{name}",
-            default=os.environ.get(variable, default),
-            help=f"{text} [${variable}]",
-            **more,  # type: ignore[arg-type]
-        )
 
-    flag("namespace", _own_namespace(), "namespace of the leader Lease")
-    flag("lease", "workspace-operator", "name of the leader Lease")
-    flag("listen-host", "0.0.0.0", "address of /healthz, /readyz and /metrics")  # noqa: S104
-    flag("listen-port", "8080", "their port; 0 takes a free one", type=int)
-    flag("log-format", "text", "json or text", choices=("json", "text"))
-    flag("log-level", "INFO", "a Python logging level")
-    flag("workers", "32", "passes under way at once", type=int)
+def add_lease_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the leader Lease is."""
+    _flag(parser, "namespace", _own_namespace(), "namespace of the leader Lease")
+    _flag(parser, "lease", "workspace-operator", "name of the leader Lease")
 
 
 def from_arguments(arguments: argparse.Namespace) -> Settings:
@@ -57,6 +52,16 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         log_format=arguments.log_format,
         log_level=arguments.log_level,
         workers=arguments.workers,
+    )
+
+
+def _flag(parser: argparse.ArgumentParser, name: str, default: str, text: str, **more: object) -> None:
+    variable = _PREFIX + name.upper().replace("-", "_")
+    parser.add_argument(
+        f"--{name}",
+        default=os.environ.get(variable, default),
+        help=f"{text} [${variable}]",
+        **more,  # type: ignore[arg-type]
     )
 
 

@@ -41,7 +41,9 @@ def processes(admin: Fleet, operator: Operator, tmp_path: Any) -> Iterator[Class
 
     yield make
     for name in made:
-        admin.kubectl("delete", "workspaceclass", name, "--ignore-not-found", "--wait=false")  # stays until fleet is gone
+        admin.kubectl(
+            "delete", "workspaceclass", name, "--ignore-not-found", "--wait=false"
+        )  # stays until fleet is gone
 
 
 def leak(operator: Operator, fleet: Fleet, *names: str) -> None:
@@ -116,9 +118,7 @@ def test_emptied_resources_blow_the_fuse_until_a_person_agrees(
     assert all((room.path.parent / "data").exists() for room in rooms), "a volume is never removed for being unknown"
 
 
-def test_report_mode_removes_nothing(
-    fleet: Fleet, admin: Fleet, operator: Operator, processes: Class
-) -> None:
+def test_report_mode_removes_nothing(fleet: Fleet, admin: Fleet, operator: Operator, processes: Class) -> None:
     """Counted and told once, so that a person can look before choosing Remove."""
     name = processes("reported", mode="Report")
     fleet.apply(workspace("leaked", image="sleep", className=name))
@@ -138,7 +138,7 @@ def test_report_mode_removes_nothing(
 def test_a_container_with_copied_labels_goes_and_a_stranger_stays(
     fleet: Fleet, admin: Fleet, operator: Operator, containers: Containers, engine: DockerEngine, docker_class: str
 ) -> None:
-    """Labels of a deleted workspace, and of another cluster (I-15); a container without our labels is nobody's business."""
+    """Labels of a deleted workspace, and of another cluster (I-15). A container without our labels is not ours."""
     admin.kubectl("patch", "workspaceclass", docker_class, "--type=merge", "-p", json.dumps({"spec": {"sweep": QUICK}}))
     fleet.apply(workspace("gone", className=docker_class, command=IDLE_COMMAND))
     fleet.wait_ready("gone")

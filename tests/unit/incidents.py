@@ -18,9 +18,7 @@ OPEN = {
 }
 
 #: Rows of which a part is tested and the rest is not built yet.
-PARTLY = {
-    "I-87": "uninstall",
-}
+PARTLY = {}
 
 
 @cache

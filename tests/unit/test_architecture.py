@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "settings": set(),
     "handlers": {"api", "reconcile"},
     "app": {"api", "reconcile", "kube", "backends", "handlers", "settings"},
+    "commands": {"api", "reconcile", "kube", "backends", "commands"},
 }
 OPEN_TO_ALL = {"errors", "telemetry"}
 

@@ -1,0 +1,1 @@
+"""What a person may ask of the package besides running the operator: one module per command."""
