@@ -41,9 +41,8 @@ def processes(admin: Fleet, operator: Operator, tmp_path: Any) -> Iterator[Class
 
     yield make
     for name in made:
-        admin.kubectl(
-            "delete", "workspaceclass", name, "--ignore-not-found", "--wait=false"
-        )  # stays until fleet is gone
+        # Not waited for: a class stays until its workspaces are gone, and the fleet ends after this.
+        admin.kubectl("delete", "workspaceclass", name, "--ignore-not-found", "--wait=false")
 
 
 def leak(operator: Operator, fleet: Fleet, *names: str) -> None:

@@ -18,7 +18,7 @@ OPEN = {
 }
 
 #: Rows of which a part is tested and the rest is not built yet.
-PARTLY = {}
+PARTLY: dict[str, str] = {}
 
 
 @cache

@@ -154,6 +154,19 @@ def test_a_workspace_that_appears_at_the_last_moment_keeps_its_compute(rig: Call
     run(work)
 
 
+def test_spoilt_labels_lead_to_the_uid(rig: Callable[..., Rig]) -> None:
+    """What a hand wrote into a label never becomes a path of the API."""
+
+    async def work() -> None:
+        it = rig("lost")
+        spoilt = WorkspaceRef("k", "lost", "../..", "", "c")
+        it.cloud.instances["lost"] = Instance(spoilt, 0, Reading.RUNNING, "lost")
+        await it.sweep(2)
+        assert it.api.calls[-2:] == [f"LIST {workspaces()}", "STOP lost"]
+
+    run(work)
+
+
 def test_a_namesake_is_not_the_owner(rig: Callable[..., Rig]) -> None:
     """Identity is the UID: a workspace made anew under the same name owns nothing of its predecessor (I-11)."""
 

@@ -63,9 +63,9 @@ def path(resource: str, namespace: str | None = None, name: str | None = None, s
     prefix, plural = resource.rsplit("/", 1)
     parts = ["/api" if "/" not in prefix else "/apis", prefix]
     if namespace:
-        parts += ["namespaces", quote(namespace)]
+        parts += ["namespaces", quote(namespace, safe="")]
     parts.append(plural)
-    parts += [quote(part) for part in (name, sub) if part]
+    parts += [quote(part, safe="") for part in (name, sub) if part]
     return "/".join(parts)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ OVERDUE = 300.0  # seconds beyond the interval without a try, after which the li
 REMOVING = 30.0  # seconds that one sweep spends on removals; the next one goes on
 FIRST = 2.0  # seconds after the start of the operator or the appearance of a class
 _JITTER = 0.1
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # DNS-1123, as object names are
 
 
 @dataclass
@@ -201,6 +203,9 @@ class Sweeper:
     async def _is_unowned(self, suspect: Suspect, class_name: str) -> bool:
         """A fresh read right before the removal. Raises KubeError when it cannot be read."""
         compute = suspect.compute
+        if not (_NAME.fullmatch(compute.namespace) and _NAME.fullmatch(compute.name)):
+            owners, _ = await self._owners({compute.uid})  # spoilt labels lead nowhere; the UID is what counts
+            return compute.uid not in owners
         try:
             body = await self._world.client.get(workspaces(compute.namespace, compute.name))
         except NotFound:
