@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "settings": set(),
     "handlers": {"api", "reconcile"},
     "app": {"api", "reconcile", "kube", "backends", "handlers", "settings"},
+    "logs_command": {"api", "reconcile", "kube", "backends"},
 }
 OPEN_TO_ALL = {"errors", "telemetry"}
 
