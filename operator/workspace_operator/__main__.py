@@ -1,13 +1,25 @@
-"""The command line: ``workspace-operator run`` and the generators of crds/ and docs."""
+"""The command line: ``workspace-operator run``, the commands for people, and the generators of crds/ and docs."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from workspace_operator import __version__, settings
+
+AddParser = Callable[..., argparse.ArgumentParser]
+
+_LOGS = """\
+What is shown: process - the file that the process writes to; docker - the container's log, both streams; ec2 - the
+workload's lines on the serial console, which EC2 updates with delay and of which it keeps the last 64 KB.
+
+The command asks the backend itself, from this machine. The files of a process class are on the operator's own machine,
+and so is an engine behind a unix:// socket: run it there, as the operator's user. It needs the rights to get the
+workspace, the namespace kube-system and the Secrets that the class names, and to list classes.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +29,33 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator against the current cluster")
     settings.add_arguments(run)
-    uninstall = commands.add_parser("uninstall", help="take the finalizers off in order, before everything is deleted")
+    _add_logs(commands.add_parser)
+    _add_uninstall(commands.add_parser)
+    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions into a directory")
+    readme = commands.add_parser("readme", help="write the generated parts of a Markdown file")
+    for generator, what in ((crds, "directory"), (readme, "file")):
+        generator.add_argument("--check", action="store_true", help="write nothing; fail when something is not current")
+        generator.add_argument("target", type=Path, metavar=what)
+    arguments = parser.parse_args(argv)
+    return {"run": _run, "logs": _logs, "uninstall": _uninstall, "crds": _crds, "readme": _readme}[arguments.command](
+        arguments
+    )
+
+
+def _add_logs(add: AddParser) -> None:
+    logs = add(
+        "logs",
+        help="show the output of a workspace, whatever backend runs it",
+        epilog=_LOGS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    logs.add_argument("name", metavar="NAME", help="the workspace")
+    logs.add_argument("-n", "--namespace", help="its namespace; the kubeconfig context's by default")
+    logs.add_argument("--tail", type=_lines, default=100, metavar="N", help="how many lines; 100 by default")
+
+
+def _add_uninstall(add: AddParser) -> None:
+    uninstall = add("uninstall", help="take the finalizers off in order, before everything is deleted")
     uninstall.add_argument(
         "--compute",
         choices=("release", "retain"),
@@ -29,13 +67,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
     settings.add_lease_arguments(uninstall)
-    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions into a directory")
-    readme = commands.add_parser("readme", help="write the generated parts of a Markdown file")
-    for generator, what in ((crds, "directory"), (readme, "file")):
-        generator.add_argument("--check", action="store_true", help="write nothing; fail when something is not current")
-        generator.add_argument("target", type=Path, metavar=what)
-    arguments = parser.parse_args(argv)
-    return {"run": _run, "uninstall": _uninstall, "crds": _crds, "readme": _readme}[arguments.command](arguments)
+
+
+def _lines(text: str) -> int:
+    """A number of lines."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -48,6 +86,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from workspace_operator.commands import logs, session
+
+    return session.run(lambda client: logs.show(client, arguments.namespace, arguments.name, arguments.tail))
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:

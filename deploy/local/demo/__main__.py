@@ -13,8 +13,10 @@ from controlplane.binaries import BinariesMissing
 from controlplane.kubectl import ClusterError
 from controlplane.processes import say
 from demo.stage import EXAMPLES, Stage, StageError
+from demo.standin import StandInError, table
 
 _WAIT = "--timeout=90s"
+_SEEN_WITHIN = 60.0  # seconds
 _BOLD, _DIM, _END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
@@ -30,6 +32,8 @@ class Walk:
         self._pause_and_resume()
         self._restart()
         self._break_and_heal()
+        self._read_logs()
+        self._walk_on_ec2()
         self._stop_and_delete()
 
     def _come_up(self) -> None:
@@ -61,26 +65,49 @@ class Walk:
 
     def _break_and_heal(self) -> None:
         self._chapter("Break the researcher by hand: it is seen, counted and healed")
-        before = self._incarnation("researcher")
-        instance = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.status.instance.id}")
         engine = self._stage.engine
         if engine is not None:
+            instance = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.status.instance.id}")
             self._shell("docker", f"--host={engine.host}", "rm", "-f", instance.strip())
         else:
-            identity = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.metadata.uid}").strip()
-            self._shell("pkill", "-9", "-f", f"/{identity}/")
-        deadline = time.monotonic() + 60
-        while self._incarnation("researcher") == before and engine is not None and time.monotonic() < deadline:
-            time.sleep(0.2)
+            identity = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.metadata.uid}")
+            self._shell("kill", "-9", str(self._stage.process_of(identity.strip())))
+        self._seen_broken("researcher")
         self._phase("Running", "researcher")
         self._fleet()
         self._kubectl("get", "events", "--field-selector=involvedObject.name=researcher", "--sort-by=.lastTimestamp")
 
-    def _stop_and_delete(self) -> None:
-        self._chapter("Stop the writer: its compute is released, the wish stays")
-        self._desire("writer", "Stopped")
-        self._phase("Stopped", "writer")
+    def _read_logs(self) -> None:
+        self._chapter("Read the output of a workspace: one command on every backend, and the operator stores nothing")
+        self._logs("writer", "--tail", "5")
+
+    def _walk_on_ec2(self) -> None:
+        self._chapter("The same wishes on EC2, against a local stand-in. This is not AWS, and proves nothing of AWS")
+        say(
+            f"The stand-in at {self._stage.standin.endpoint} is moto's server behind a proxy with EC2's habits, on this"
+            "\nmachine. Its machines are local processes that run the operator's own boot program."
+        )
+        for manifest in self._stage.ec2():
+            self._kubectl("apply", "-f", str(manifest))
+        self._kubectl("wait", "--for=condition=Ready", "workspace/analyst", _WAIT)
         self._fleet()
+        self._instances()
+        self._chapter("Pause and resume on the stand-in: StopInstances, then StartInstances of the same one")
+        self._desire("analyst", "Paused")
+        self._phase("Paused", "analyst")
+        self._instances()
+        self._logs("analyst", "--tail", "5")
+        self._desire("analyst", "Running")
+        self._phase("Running", "analyst")
+        self._instances()
+
+    def _stop_and_delete(self) -> None:
+        self._chapter("Stop the writer and the analyst: their compute is released, the wishes stay")
+        for name in ("writer", "analyst"):
+            self._desire(name, "Stopped")
+        self._phase("Stopped", "writer", "analyst")
+        self._fleet()
+        self._instances()
         self._chapter("Delete everything: the finalizer goes once the backend shows nothing running")
         self._kubectl("delete", "workspace", "--all", "--timeout=90s")
         self._fleet()
@@ -103,8 +130,23 @@ class Walk:
     def _fleet(self, *more: str) -> None:
         self._kubectl("get", "fleet", *more)
 
-    def _incarnation(self, name: str) -> str:
-        return self._kubectl_quiet("get", "workspace", name, "-o", "jsonpath={.status.instance.incarnation}").strip()
+    def _logs(self, *arguments: str) -> None:
+        say(f"{_DIM}$ workspace-operator logs {shlex.join(arguments)}{_END}")
+        say(self._stage.logs(*arguments).rstrip())
+
+    def _instances(self) -> None:
+        """What EC2 itself shows, asked past the operator."""
+        say(f"{_DIM}the stand-in's own view (boto3, DescribeInstances):{_END}")
+        say(table(self._stage.standin.instances()))
+
+    def _seen_broken(self, name: str) -> None:
+        """Until the operator has said so in an Event; before that, the phase is still that of the broken instance."""
+        warnings = f"--field-selector=involvedObject.name={name},type=Warning"
+        deadline = time.monotonic() + _SEEN_WITHIN
+        while not self._kubectl_quiet("get", "events", warnings, "-o", "name").strip():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"nothing was said of the broken {name} within {_SEEN_WITHIN:.0f} s")
+            time.sleep(0.2)
 
     def _chapter(self, title: str) -> None:
         say(f"\n{_BOLD}── {title}{_END}")
@@ -120,7 +162,9 @@ class Walk:
     def _shell(self, *command: str) -> None:
         say(f"{_DIM}$ {shlex.join(command)}{_END}")
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        say((done.stdout + done.stderr).rstrip())
+        say((done.stdout + done.stderr).rstrip() or "(no output)")
+        if done.returncode != 0:
+            raise ClusterError(f"{command[0]} ended with {done.returncode}")
 
 
 def _short(argument: str) -> str:
@@ -142,7 +186,7 @@ def main() -> int:
                 return 1
             finally:
                 say("cleaning up")
-    except (BinariesMissing, ClusterError, StageError) as error:
+    except (BinariesMissing, ClusterError, StageError, StandInError) as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:

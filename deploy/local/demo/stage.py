@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,11 +21,13 @@ import yaml
 from controlplane.cluster import LocalCluster
 from controlplane.current import connect
 from controlplane.engine import DockerEngine, EngineError
+from controlplane.kubectl import ClusterError
 from controlplane.processes import Process, spawn, tail
+from demo.standin import AGENT, ROOT, SECRET, StandIn
 
-ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "deploy" / "examples"
 IMAGE = "workspace-operator/reference-agent:dev"
+NAMESPACE = "workspace-operator-system"
 _STARTUP = 60.0
 
 Say = Callable[[str], None]
@@ -34,7 +38,7 @@ class StageError(Exception):
 
 
 class Stage:
-    """A control plane, an engine where there is one, the CRDs and a running operator."""
+    """A control plane, an engine where there is one, a stand-in for AWS, the CRDs and a running operator."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -42,16 +46,21 @@ class Stage:
         self.directory = Path(tempfile.mkdtemp(prefix="workspace-demo-"))
         self.cluster = connect(self.directory / "cluster", say=say)
         self.engine: DockerEngine | None = None
+        self.standin = StandIn(self.directory)
         self._operator: Process | None = None
 
     def __enter__(self) -> Self:
         try:
             self._exit.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self._exit.callback(self.standin.end)  # last but one: the operator releases its instances before
+            self.standin.begin()
             self.cluster.start()
             self._exit.callback(self.cluster.stop)
             self._start_engine()
             self.cluster.kubectl("apply", "-f", str(ROOT / "crds"), "-f", str(ROOT / "deploy" / "base"))
             self.cluster.kubectl("wait", "--for=condition=Established", "crd", "-l", "!none", "--all")
+            self._say("starting a local stand-in for AWS: moto's server behind a proxy with EC2's habits")
+            self.standin.wait()
             self._start_operator()
             self._exit.callback(self._empty)
         except BaseException:
@@ -69,6 +78,31 @@ class Stage:
     def classes(self) -> list[Path]:
         """The two example classes with this machine's addresses filled in."""
         return [self._adapted("class-docker.yaml", self._docker), self._adapted("class-process.yaml", self._process)]
+
+    def ec2(self) -> list[Path]:
+        """The credentials, class and workspace of the EC2 examples, turned to the stand-in."""
+        secret = self.directory / "aws-secret.yaml"
+        secret.write_text(yaml.safe_dump(self.standin.secret()))
+        return [
+            secret,
+            self._adapted("class-ec2.yaml", self.standin.point),
+            self._adapted("workspace-on-ec2.yaml", self.standin.run_agent),
+        ]
+
+    def logs(self, *arguments: str) -> str:
+        """``workspace-operator logs``, as a person would run it on this machine."""
+        command = [sys.executable, "-m", "workspace_operator", "logs", *arguments]
+        environment = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=False)
+        if done.returncode != 0:
+            raise ClusterError(done.stderr.strip())
+        return done.stdout + done.stderr
+
+    def process_of(self, uid: str) -> int:
+        """The main process of a workspace of the process backend, from the file that the backend keeps of it."""
+        found = (self.directory / "workspaces").glob(f"**/{uid}/incarnation-*/pid")
+        newest = max(found, key=lambda file: int(file.parent.name.rpartition("-")[2]))
+        return int(newest.read_text().split()[0])
 
     def _start_engine(self) -> None:
         obstacle = DockerEngine.available()
@@ -97,7 +131,7 @@ class Stage:
             client.close()
 
     def _start_operator(self) -> None:
-        kubeconfig = self.cluster.service_account_kubeconfig("workspace-operator-system", "workspace-operator")
+        kubeconfig = self.cluster.service_account_kubeconfig(NAMESPACE, "workspace-operator")
         self._say("starting the operator, with the rights of deploy/base/rbac.yaml and no others")
         command = [
             sys.executable,
@@ -111,7 +145,7 @@ class Stage:
         ]
         environment = {
             "KUBECONFIG": str(kubeconfig),
-            "WORKSPACE_OPERATOR_NAMESPACE": "workspace-operator-system",
+            "WORKSPACE_OPERATOR_NAMESPACE": NAMESPACE,
             "PYTHONPATH": str(ROOT / "operator"),
         }
         self._operator = spawn(command, self.operator_log, die_with_parent=True, environment=environment)
@@ -136,6 +170,8 @@ class Stage:
         """Workspaces first: what they run would outlive the operator."""
         self.cluster.kubectl("delete", "workspaces", "--all", "-A", "--timeout=60s", timeout=70, check=False)
         self.cluster.kubectl("delete", "workspaceclasses", "--all", "--timeout=10s", check=False)
+        secret = ("secret", SECRET["name"], "-n", SECRET["namespace"])
+        self.cluster.kubectl("delete", *secret, "--ignore-not-found", check=False)
 
     def _adapted(self, name: str, change: Callable[[dict[str, Any]], None]) -> Path:
         manifest = yaml.safe_load((EXAMPLES / name).read_text())
@@ -155,7 +191,7 @@ class Stage:
             spec["identity"] = {"server": f"https://host.docker.internal:{self.cluster.port}"}
 
     def _process(self, spec: dict[str, Any]) -> None:
-        environment = [{"name": "PYTHONPATH", "value": str(ROOT / "deploy" / "agent")}]
+        environment = [{"name": "PYTHONPATH", "value": str(AGENT)}]
         command = [sys.executable, "-m", "reference_agent"]
         spec["process"] = {
             "directory": str(self.directory / "workspaces"),

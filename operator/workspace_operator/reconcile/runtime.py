@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import random
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.door import DRIVERS, Create, Door
-from workspace_operator.errors import BadRequest
-from workspace_operator.kube.client import KubeClient, NotFound, path, persist, workspace_classes, workspaces
+from workspace_operator.kube.client import KubeClient, path, persist, workspace_classes, workspaces
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.identity import Identities
 from workspace_operator.kube.leader import Leadership
+from workspace_operator.kube.secrets import read_secret
 from workspace_operator.reconcile.classes import COUNT_DELAY, ClassReconciler
 from workspace_operator.reconcile.observer import Observer
 from workspace_operator.reconcile.queue import KeyedQueue
@@ -57,7 +57,7 @@ class Runtime:
     ) -> None:
         self.client, self.supervisor = client, supervisor
         self.store = Store()
-        door = Door(cluster, self._resolve_secret, lambda: leadership.valid, drivers)
+        door = Door(cluster, partial(read_secret, client), lambda: leadership.valid, drivers)
         self.world = World(
             cluster=cluster,
             client=client,
@@ -246,11 +246,3 @@ class Runtime:
         await self._list_workspaces()
         for key, _ in self.store.entries():
             self.queue.add(key, timedelta(seconds=random.uniform(1, 30)))  # noqa: S311 - spreads the load
-
-    async def _resolve_secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
-        try:
-            secret = await self.client.get(path("v1/secrets", namespace, name))
-        except NotFound as error:
-            text = f"Secret {name!r} in namespace {namespace!r}, named by the class, does not exist; create it."
-            raise BadRequest("ReferenceNotFound", text) from error
-        return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}

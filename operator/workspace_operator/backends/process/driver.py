@@ -206,7 +206,9 @@ class ProcessDriver:
         return found
 
     def _logs(self, ref: WorkspaceRef, tail: int) -> str:
-        rooms = self._home(ref).rooms()
+        home = self._home(ref)
+        Path(self._config.directory).stat()  # a missing root is not a workspace that wrote nothing
+        rooms = home.rooms()
         return rooms[-1].tail(tail) if rooms else ""
 
     # provision
