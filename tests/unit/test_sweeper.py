@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.unit.kit import FakeKube, body, workspace_class
+from tests.support.sweeps import KUBE_SYSTEM, Sweeps
+from tests.unit.kit import body
 
 from workspace_operator.api.meta import RELEASE_FUSE_ANNOTATION
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import ConditionStatus, Reading
-from workspace_operator.api.workspaceclass import ClassLimits
-from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Instance, StopRequest, WorkspaceRef
 from workspace_operator.errors import BackendUnreachable
-from workspace_operator.kube.client import KubeError, path, workspaces
+from workspace_operator.kube.client import KubeError, workspaces
 from workspace_operator.reconcile import sweeper as module
-from workspace_operator.reconcile.store import Store
-from workspace_operator.reconcile.sweeper import Sweeper
-from workspace_operator.reconcile.world import Clock
-from workspace_operator.telemetry.loops import Supervisor
-
-KUBE_SYSTEM = path("v1/namespaces", None, "kube-system")
 
 
 class Cloud:
@@ -51,53 +43,23 @@ class Cloud:
         return ()
 
 
-class Api(FakeKube):
-    """Lists workspaces across namespaces."""
-
-    async def list(self, url: str, labels: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        self._called("LIST", url)
-        for there in [there for there in self.objects if "/workspaces/" in there]:
-            yield self.objects[there]
-
-
-class Rig:
-    """A sweeper with a clock of its own, a class that removes after one more look, and what it told."""
+class Rig(Sweeps):
+    """A sweeper with a clock of its own, and a class that removes after one more look."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, uids: tuple[str, ...], owned: tuple[str, ...], **sweep: Any):
-        self.now, self.told, self.woken, self.stale = 1000.0, [], [], []
+        self.now, calls = 1000.0, list[str]()
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
-        self.api = Api({KUBE_SYSTEM: {"metadata": {"uid": "k"}}})
-        self.cloud = Cloud(self.api.calls, *uids)
-        for name in owned:
-            self.own(name)
-        self.may_act = True
-        backend = MeteredBackend("fake", self.cloud, ClassLimits(), lambda: self.may_act)  # type: ignore[arg-type]
-        self.store = Store()
-        spec = {"gracePeriod": "0s", "maxPercent": 100, **sweep}
-        self.store.classes["c"] = workspace_class("c", sweep=spec)
-        self.world = SimpleNamespace(
-            cluster="k",
-            client=self.api,
-            store=self.store,
-            door=SimpleNamespace(find=lambda name: backend),
-            observer=SimpleNamespace(mark_stale=lambda name, uid: self.stale.append(uid)),
-            events=SimpleNamespace(post=lambda *_, reason, message, warning: self.told.append((reason, message))),
-            wake=self.woken.append,
-            wake_class=lambda name: None,
-            sweeps={},
-            clock=Clock(),
-        )
-        self.sweeper = Sweeper(self.world, Supervisor())  # type: ignore[arg-type]
+        self.cloud = Cloud(calls, *uids)
+        super().__init__(self.cloud, **{"gracePeriod": "0s", "maxPercent": 100, **sweep})  # type: ignore[arg-type]
+        self.api.calls = calls
+        for uid in owned:
+            self.own(self.cloud.instances[uid].ref)
 
-    def own(self, uid: str, **status: Any) -> None:
-        self.api.objects[workspaces("n", uid)] = {**body(uid, uid=uid, className="c"), "status": status}
-
-    async def sweep(self, times: int = 1) -> Any:
+    async def sweeps(self, times: int = 1) -> Any:
         for _ in range(times):
-            self.sweeper.is_due("c")  # the timer asks, and so the class is known
             self.now += 100
-            await self.sweeper("c")
-        return self.world.sweeps["c"]
+            report = await self.sweep()
+        return report
 
 
 @pytest.fixture
@@ -117,7 +79,7 @@ def test_the_backend_is_listed_before_the_api_server(rig: Callable[..., Rig]) ->
 
     async def work() -> None:
         it = rig("kept", owned=("kept",))
-        report = await it.sweep()
+        report = await it.sweeps()
         assert it.api.calls == ["LIST backend", f"GET {KUBE_SYSTEM}", f"LIST {workspaces()}"]
         assert report.swept[:2] == (ConditionStatus.TRUE, Reason.SWEEP_COMPLETE)
 
@@ -129,13 +91,13 @@ def test_an_orphan_goes_after_a_fresh_read_and_is_reported_when_seen_gone(rig: C
 
     async def work() -> None:
         it = rig("kept", "lost", owned=("kept",))
-        await it.sweep(2)
+        await it.sweeps(2)
         assert it.api.calls[-2:] == [f"GET {workspaces('n', 'lost')}", "STOP lost"]
         assert not it.told, "not yet seen gone"
-        report = await it.sweep()
+        report = await it.sweeps()
         assert [reason for reason, _ in it.told] == [Reason.ORPHAN_REMOVED]
         assert (report.status.removed, report.status.orphans) == (1, 0)
-        await it.sweep(2)
+        await it.sweeps(2)
         assert it.api.calls.count("STOP lost") == 1
 
     run(work)
@@ -146,9 +108,11 @@ def test_a_workspace_that_appears_at_the_last_moment_keeps_its_compute(rig: Call
 
     async def work() -> None:
         it = rig("lost")
-        await it.sweep()
-        it.api.before = lambda method, url: it.own("lost") if method == "GET" and url.endswith("/lost") else None
-        await it.sweep()
+        await it.sweeps()
+        it.api.before = lambda method, url: (
+            it.own(it.cloud.instances["lost"].ref) if method == "GET" and url.endswith("/lost") else None
+        )
+        await it.sweeps()
         assert "STOP lost" not in it.api.calls
 
     run(work)
@@ -161,7 +125,7 @@ def test_spoilt_labels_lead_to_the_uid(rig: Callable[..., Rig]) -> None:
         it = rig("lost")
         spoilt = WorkspaceRef("k", "lost", "../..", "", "c")
         it.cloud.instances["lost"] = Instance(spoilt, 0, Reading.RUNNING, "lost")
-        await it.sweep(2)
+        await it.sweeps(2)
         assert it.api.calls[-2:] == [f"LIST {workspaces()}", "STOP lost"]
 
     run(work)
@@ -173,7 +137,7 @@ def test_a_namesake_is_not_the_owner(rig: Callable[..., Rig]) -> None:
     async def work() -> None:
         it = rig("lost")
         it.api.objects[workspaces("n", "lost")] = body("lost", uid="new", className="c")
-        await it.sweep(2)
+        await it.sweeps(2)
         assert it.api.calls[-1] == "STOP lost"
 
     run(work)
@@ -185,7 +149,7 @@ def test_an_error_of_either_side_removes_nothing(rig: Callable[..., Rig], side: 
 
     async def work() -> None:
         it = rig("lost", "kept", owned=("kept",))
-        await it.sweep()
+        await it.sweeps()
 
         def refuse(method: str, url: str) -> None:
             bad = {"api": method == "LIST", "page": method == "LIST", "identity": url == KUBE_SYSTEM}
@@ -195,12 +159,12 @@ def test_an_error_of_either_side_removes_nothing(rig: Callable[..., Rig], side: 
         it.api.before = refuse
         if side == "backend":
             it.cloud.fails = BackendUnreachable(Reason.BACKEND_UNREACHABLE, "It does not answer.")
-        report = await it.sweep(2)
+        report = await it.sweeps(2)
         assert "STOP lost" not in it.api.calls
         if side != "recheck":
             assert report.swept[:2] == (ConditionStatus.UNKNOWN, Reason.SWEEP_FAILED)
         it.api.before, it.cloud.fails = lambda method, url: None, None
-        await it.sweep(2)
+        await it.sweeps(2)
         assert "STOP lost" in it.api.calls
 
     run(work)
@@ -212,7 +176,7 @@ def test_another_cluster_behind_the_same_address_removes_nothing(rig: Callable[.
     async def work() -> None:
         it = rig("kept", owned=("kept",))
         it.api.objects = {KUBE_SYSTEM: {"metadata": {"uid": "another"}}}
-        report = await it.sweep(3)
+        report = await it.sweeps(3)
         assert "another cluster" in report.swept[2] and "STOP kept" not in it.api.calls
 
     run(work)
@@ -223,9 +187,9 @@ def test_who_lost_the_lead_removes_nothing(rig: Callable[..., Rig]) -> None:
 
     async def work() -> None:
         it = rig("lost")
-        await it.sweep()
+        await it.sweeps()
         it.may_act = False
-        await it.sweep()
+        await it.sweeps()
         assert "STOP lost" not in it.api.calls
 
     run(work)
@@ -236,8 +200,8 @@ def test_a_paused_workspace_with_running_compute_is_handed_to_its_pass(rig: Call
 
     async def work() -> None:
         it = rig("odd")
-        it.own("odd", effectiveState="Paused", className="c")
-        report = await it.sweep(2)
+        it.own(it.cloud.instances["odd"].ref, effectiveState="Paused")
+        report = await it.sweeps(2)
         assert (it.stale, it.woken) == (["odd"], ["n/odd"])
         assert report.swept[1] == Reason.ORPHANS_FOUND and "should not run" in report.swept[2]
         assert "STOP odd" not in it.api.calls
@@ -250,7 +214,7 @@ def test_removals_are_rate_limited(rig: Callable[..., Rig]) -> None:
 
     async def work() -> None:
         it = rig(*(f"u{n}" for n in range(30)), maxPerMinute=60)
-        await it.sweep(2)
+        await it.sweeps(2)
         assert sum(call.startswith("STOP") for call in it.api.calls) == 6
         assert it.sweeper.is_due("c") is False
         it.now += 16  # the class's observe interval
@@ -264,18 +228,18 @@ def test_the_blown_fuse_says_what_to_do_and_outlives_the_operator(rig: Callable[
 
     async def work() -> None:
         it = rig(*(f"u{n}" for n in range(10)), maxPercent=20)
-        report = await it.sweep(3)
+        report = await it.sweeps(3)
         token = report.status.fuse.token
         assert report.stalled[0] is ConditionStatus.TRUE
         assert f"{RELEASE_FUSE_ANNOTATION}={token}" in report.stalled[2]
         assert [reason for reason, _ in it.told] == [Reason.SWEEP_FUSE_BLOWN], "said once"
         class_ = it.store.classes["c"]
         status = class_.status.model_copy(update={"sweep": report.status})
-        it.sweeper = Sweeper(it.world, Supervisor())
+        it.restart()
         released = {**class_.metadata.annotations, RELEASE_FUSE_ANNOTATION: token}
         metadata = class_.metadata.model_copy(update={"annotations": released})
         it.store.classes["c"] = class_.model_copy(update={"status": status, "metadata": metadata})
-        await it.sweep(2)
+        await it.sweeps(2)
         assert sum(call.startswith("STOP") for call in it.api.calls) == 6
 
     run(work)
@@ -284,7 +248,7 @@ def test_the_blown_fuse_says_what_to_do_and_outlives_the_operator(rig: Callable[
 def test_report_mode_tells_once(rig: Callable[..., Rig]) -> None:
     async def work() -> None:
         it = rig("lost", mode="Report")
-        await it.sweep(4)
+        await it.sweeps(4)
         assert [reason for reason, _ in it.told] == [Reason.ORPHANS_FOUND]
         assert "STOP lost" not in it.api.calls
 
