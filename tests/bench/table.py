@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tests.bench import sweep
+
 Row = tuple[str, str, str, str]  # what, measured, beside, aim
 
 
@@ -74,4 +76,4 @@ def _memory(part: dict[str, Any]) -> Iterator[Row]:
     yield "memory per workspace (RSS)", f"{ours['rss_kb_per_workspace']} KB", beside, f"≤ {part['aim_kb']:.0f} KB"
 
 
-_RENDER = {"latency": _latency, "throughput": _throughput, "writes": _writes, "memory": _memory}
+_RENDER = {"latency": _latency, "throughput": _throughput, "writes": _writes, "memory": _memory, "sweep": sweep.rows}

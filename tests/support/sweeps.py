@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,20 +30,29 @@ class Api(FakeKube):
 
 
 class Sweeps:
-    """A sweeper of one class, and what it told."""
+    """A sweeper of one class, and what it told; ``client`` is a real API server's, ``more`` of the class's spec."""
 
-    def __init__(self, backend: Backend, cluster: str = "k", class_name: str = "c", **sweep: Any) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        cluster: str = "k",
+        class_name: str = "c",
+        *,
+        client: Any = None,
+        more: Mapping[str, Any] | None = None,
+        **sweep: Any,
+    ) -> None:
         self.name, self.may_act = class_name, True
         self.told: list[tuple[str, str]] = []
         self.woken: list[str] = []
         self.stale: list[str] = []
         self.api = Api({KUBE_SYSTEM: {"metadata": {"uid": cluster}}})
         self.store = Store()
-        self.store.classes[class_name] = workspace_class(class_name, sweep=sweep)
+        self.store.classes[class_name] = workspace_class(class_name, sweep=sweep, **(more or {}))
         metered = MeteredBackend("test", backend, ClassLimits(), lambda: self.may_act)
         self.world: Any = SimpleNamespace(
             cluster=cluster,
-            client=self.api,
+            client=client or self.api,
             store=self.store,
             door=SimpleNamespace(find=lambda name: metered),
             observer=SimpleNamespace(mark_stale=lambda name, uid: self.stale.append(uid)),
