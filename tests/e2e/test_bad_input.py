@@ -126,12 +126,18 @@ def test_without_a_default_class_one_is_asked_for(fleet: Fleet, operator: Operat
 
 
 def test_a_class_deleted_under_running_compute(fleet: Fleet, operator: Operator, new_class: NewClass) -> None:
-    """Nothing is stopped, and neither Paused nor deleted is claimed until the class is back (I-02, I-10, I-23)."""
+    """Nothing is stopped, and neither Paused nor deleted is claimed until the class is back (I-02, I-10, I-23).
+
+    The operator keeps a class that is in use, so somebody takes its finalizer off while no operator runs.
+    """
     name = new_class("fleeting")
     fleet.apply(*(workspace(word, className=name, image="sleep") for word in ("kept", "paused", "gone")))
     fleet.wait_ready()
     pids = {word: room_of(fleet, word).pid for word in ("kept", "paused", "gone")}
+    operator.stop()
+    fleet.kubectl("patch", "workspaceclass", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
     fleet.kubectl("delete", "workspaceclass", name)
+    operator.start()
     unreachable = until(
         lambda: (c := fleet.condition("kept", "BackendReachable"))["status"] == "False" and c,
         explain=lambda: str(fleet.condition("kept", "BackendReachable")),

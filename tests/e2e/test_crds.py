@@ -260,7 +260,7 @@ def test_short_names_category_and_columns(desk: Fleet) -> None:
         "NAME DESIRED PHASE READY REASON CLASS ENDPOINT AGE INSTANCE NODE IMAGE EFFECTIVE MESSAGE"
     )
     assert header(desk, "fleet") == header(desk, "wsp")
-    assert header(desk, "wsc") == "NAME BACKEND READY REASON RUNNING PAUSED FAILED AGE"
+    assert header(desk, "wsc") == "NAME BACKEND READY REASON RUNNING PAUSED FAILED ORPHANS SWEPT AGE"
 
 
 def header(desk: Fleet, *what: str) -> str:

@@ -43,6 +43,25 @@ def test_a_namesake_is_another_workspace() -> None:
     assert store.key_by_uid("old") is None
 
 
+def test_a_listing_under_way_brings_nothing_back() -> None:
+    """I-11: neither the predecessor of a workspace that was made anew, nor one whose deletion is known."""
+    store = Store()
+    store.put(body(uid="old", version=9))
+    store.put(body(uid="new", version=12))
+    assert not store.put(body(uid="old", version=10))
+    assert store.drop("n/w", "new", deleted_at=15)
+    assert not store.put(body(uid="new", version=14))
+    assert store.put(body(uid="newest", version=16))
+
+
+def test_what_was_not_found_may_come_back() -> None:
+    """An API server that just starts does not find what it serves a moment later."""
+    store = Store()
+    store.put(body(version=9))
+    assert store.drop("n/w", "uid-w")
+    assert store.put(body(version=9))
+
+
 def test_all_descendants_are_found_at_any_depth_and_circles_end() -> None:
     """I-12."""
     store = Store()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from workspace_operator.api.states import Phase
 from workspace_operator.api.workspace import CredentialsStatus, FailureStatus, InstanceStatus, WorkspaceStatus
@@ -67,6 +67,14 @@ def _asked_before(s: Situation, incarnation: int) -> bool:
         and known.parameters == s.wish.parameters.text
         and not (known.served or s.seen.ran)
     )
+
+
+def begun(record: WorkspaceStatus, now: datetime) -> WorkspaceStatus:
+    """The backend has taken the start: the provision timeout runs from here, so that neither the wait for a turn nor
+    the end of the incarnation before uses it up."""
+    if record.instance is None or record.instance.since is None:
+        return record
+    return record.model_copy(update={"instance": record.instance.model_copy(update={"since": moments.text(now)})})
 
 
 def may_ask_again(record: WorkspaceStatus) -> bool:

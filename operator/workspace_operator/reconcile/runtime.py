@@ -120,7 +120,7 @@ class Runtime:
         key = key_of(metadata["namespace"], metadata["name"])
         before = self.store.get(key)
         if deleted:
-            changed = self.store.drop(key, metadata["uid"])
+            changed = self.store.drop(key, metadata["uid"], int(metadata["resourceVersion"]))
             self._release(metadata["uid"])
             self.world.forget(metadata["uid"], (body.get("status") or {}).get("className"))
         else:

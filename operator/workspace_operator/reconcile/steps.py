@@ -188,8 +188,8 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
         outcome = await verb
     except OperatorError as error:
         # The attempt may have had an effect, so the same incarnation is asked for again after the back-off; unless the
-        # backend says that its name is used up (I-08).
-        spent = error.failure.reason == Reason.INCARNATION_SPENT
+        # backend says that its name is used up (I-08), or that it made nothing.
+        spent = error.failure.reason in (Reason.INCARNATION_SPENT, Reason.NO_CAPACITY)
         run.record = report.fail(s, error.failure, keep_start=not spent)
         await run.look_closely()
         return
@@ -199,6 +199,7 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
         await run.look_closely()
     else:
         run.memory.credentials = None
+        run.record = report.begun(run.record, run.world.clock.now())
         if outcome.reading is not Reading.STARTING:
             run.note_started()  # what is only accepted may still be missing from the next listing
         run.world.observer.note(run.ref, (outcome,))

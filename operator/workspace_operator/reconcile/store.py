@@ -17,6 +17,8 @@ from workspace_operator.api.workspace import Workspace
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.lifecycle.effective import Node
 
+_DELETED_KEPT = 10_000  # deletions, so that a listing under way does not bring them back
+
 
 def key_of(namespace: str, name: str) -> str:
     """The queue key of a workspace."""
@@ -46,22 +48,27 @@ class Entry:
 
 
 class Store:
-    """Fed by watches, listings and the answers of our own writes; an older version never replaces a newer one."""
+    """Fed by watches, listings and the answers of our own writes; an older version never replaces a newer one.
+
+    Versions are compared by name, whatever the UID: a listing that began before a workspace was made anew shows its
+    predecessor, and one that began before a deletion shows what is gone.
+    """
 
     def __init__(self) -> None:
         self._workspaces: dict[str, Entry] = {}
         self._keys: dict[str, str] = {}
         self._children: dict[tuple[str, str], set[str]] = {}
+        self._deleted: dict[str, int] = {}  # uid → version of its deletion, the latest last
         self.classes: dict[str, WorkspaceClass] = {}
 
     # -- workspaces ----------------------------------------------------------------------------------------------------
 
     def put(self, body: dict[str, Any]) -> bool:
-        """Remember an object; False when a newer version is known already."""
+        """Remember an object; False when a newer version is known already, or its deletion."""
         metadata, spec = body["metadata"], body.get("spec") or {}
         key = key_of(metadata["namespace"], metadata["name"])
         version, known = int(metadata["resourceVersion"]), self._workspaces.get(key)
-        if known is not None and known.uid == metadata["uid"] and known.version >= version:
+        if version <= max(known.version if known is not None else 0, self._deleted.get(metadata["uid"], 0)):
             return False
         if known is not None:
             self._unlink(key, known)
@@ -87,8 +94,16 @@ class Store:
             self._children.setdefault((entry.namespace, entry.parent), set()).add(key)
         return True
 
-    def drop(self, key: str, uid: str) -> bool:
-        """Forget a deleted object; a namesake with another UID stays."""
+    def drop(self, key: str, uid: str, deleted_at: int | None = None) -> bool:
+        """Forget an object; a namesake with another UID stays.
+
+        ``deleted_at`` is the version with which its deletion was told. Without one (it was not found), it may come
+        back: an API server that starts does not find what it serves a moment later.
+        """
+        if deleted_at is not None:
+            self._deleted[uid] = deleted_at
+            if len(self._deleted) > _DELETED_KEPT:
+                del self._deleted[next(iter(self._deleted))]
         known = self._workspaces.get(key)
         if known is None or known.uid != uid:
             return False

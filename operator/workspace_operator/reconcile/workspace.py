@@ -14,6 +14,9 @@ from workspace_operator.api.meta import FINALIZER
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import ConditionStatus, ConditionType, Phase, Probe
 from workspace_operator.api.workspace import Workspace, WorkspaceStatus
+from workspace_operator.api.workspaceclass import WorkspaceClass
+from workspace_operator.backends.metered import MeteredBackend
+from workspace_operator.errors import Failure, FailureClass
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
 from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.conditions import Verdict, settle
@@ -92,10 +95,19 @@ class WorkspaceReconciler:
     def _begin(self, key: str, workspace: Workspace) -> Run:
         world = self._world
         class_ = world.store.class_for(workspace.spec.class_name, workspace.status.class_name)
-        backend = world.door.find(class_.metadata.name) if class_ is not None else no_class(workspace)
+        backend = self._backend_of(class_) if class_ is not None else no_class(workspace)
         wish = wish_of(workspace, class_, backend, world.store)
         memory = world.memory(workspace.metadata.uid)
         return Run(world, key, workspace, class_, backend, wish, workspace.status, memory, self._write)
+
+    def _backend_of(self, class_: WorkspaceClass) -> MeteredBackend | Failure:
+        """A class that must be corrected before its backend can even be listed has none: a stop with nothing on record
+        completes, and nothing else is claimed (DESIGN section 3)."""
+        name = class_.metadata.name
+        problem = self._world.observer.problem(name)
+        if problem is not None and problem.failure_class is FailureClass.BAD_REQUEST:
+            return problem
+        return self._world.door.find(name)
 
     async def _steps(self, run: Run) -> tuple[Situation, Decision]:
         situation = await run.situation()
