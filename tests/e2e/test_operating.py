@@ -26,6 +26,8 @@ METRICS = (
     "workspace_operator_kube_requests_total",
     "workspace_operator_kube_request_seconds_bucket",
     "workspace_operator_loop_age_seconds",
+    "workspace_operator_sweep_completed_timestamp_seconds",
+    "workspace_operator_orphans",
 )
 
 
@@ -45,19 +47,18 @@ def test_probes_metrics_and_logs(json_operator: Operator, fleet: Fleet, process_
     fleet.wait_reason("bad", "ClassNotFound")
     fleet.desire("watched", "Paused")
     fleet.wait_phase("watched", "Paused")
+    paused = {"class": process_class, "phase": "Paused"}
+    until(lambda: operator.metric("workspace_operator_workspaces", **paused) == 1)  # counted every other second
     assert operator.get("/healthz") == (200, "ok\n")
     assert operator.get("/readyz") == (200, "ok\n")
     text = operator.get("/metrics")[1]
     assert [name for name in METRICS if not re.search(rf"^{name}[{{ ]", text, re.MULTILINE)] == []
     assert operator.metric("workspace_operator_leader") == 1
     assert 'version="' in next(line for line in text.splitlines() if line.startswith("workspace_operator_build_info{"))
-    until(
-        lambda: operator.metric("workspace_operator_workspaces", **{"class": process_class, "phase": "Paused"}) == 1, 5
-    )
     labels = {"backend": "process", "verb": "provision", "outcome": "ok"}
     assert operator.metric("workspace_operator_verbs_total", **labels) == 1
     loops = set(re.findall(r'workspace_operator_loop_age_seconds\{loop="([^"]+)"\}', text))
-    expected = {"resync", "events", f"list/{process_class}", f"watch/{process_class}"}
+    expected = {f"sweep/{process_class}", "resync", "events", f"list/{process_class}", f"watch/{process_class}"}
     assert loops >= expected | {"event/workspaces", "event/workspaceclasses", "event/leases"}
     assert fleet.namespace not in text, "no label of unbounded cardinality"
 

@@ -218,7 +218,7 @@ class InstanceStatus(Model):
     parameters: str = Field(description="Hash of the template it was created from.")
     since: str | None = Field(
         default=None,
-        description="When the backend took the current start, before that when it was decided; absent when none is wanted.",
+        description="When the current start was decided, then when the backend took it; absent when none is wanted.",
         json_schema_extra={"format": "date-time"},
     )
     served: bool = Field(default=False, description="Whether the agent has answered since this start.")
