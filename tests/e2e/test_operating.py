@@ -49,6 +49,7 @@ def test_probes_metrics_and_logs(json_operator: Operator, fleet: Fleet, process_
     fleet.wait_phase("watched", "Paused")
     paused = {"class": process_class, "phase": "Paused"}
     until(lambda: operator.metric("workspace_operator_workspaces", **paused) == 1)  # counted every other second
+    until(lambda: operator.metric("workspace_operator_sweep_completed_timestamp_seconds") > 0)
     assert operator.get("/healthz") == (200, "ok\n")
     assert operator.get("/readyz") == (200, "ok\n")
     text = operator.get("/metrics")[1]
