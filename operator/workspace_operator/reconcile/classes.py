@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 
 from workspace_operator.api.base import Condition
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=60)  # how often a class that works is checked
 RETRY_INTERVAL = timedelta(seconds=10)  # and one that does not
+_AGAIN = timedelta(seconds=2)  # at least this long between checks of one that does not
+_EARLY = 1.0  # second: a wake-up in time is never taken for one that came too early
 _NEEDED = {PauseMode.FREEZE: Capability.FREEZE, PauseMode.HIBERNATE: Capability.HIBERNATE}
 COUNT_DELAY = timedelta(seconds=2)  # status changes of workspaces are counted at most this often
 
@@ -34,6 +37,7 @@ class ClassReconciler:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._checked: dict[str, tuple[float, Verdict]] = {}  # monotonic time and outcome of the last check
 
     async def __call__(self, name: str) -> timedelta | None:
         """Returns when the class is wanted again."""
@@ -43,7 +47,8 @@ class ClassReconciler:
                 await self._close(name)
                 return None
             opened = await self._world.door.open(class_)
-            verdict = await self._verdict(class_)  # before the first listing: a check may prepare the backend
+            # Before the first listing, because a check may prepare the backend.
+            verdict = await self._verdict(class_, fresh=opened)
             if opened:
                 await self._world.observer.follow(class_)
                 self._wake_workspaces(name)
@@ -53,13 +58,14 @@ class ClassReconciler:
     async def _close(self, name: str) -> None:
         await self._world.observer.unfollow(name)
         await self._world.door.close(name)
+        self._checked.pop(name, None)
         self._wake_workspaces(name)
 
     def _wake_workspaces(self, name: str) -> None:
         for key in self._world.store.keys_of_class(name):
             self._world.wake(key)
 
-    async def _verdict(self, class_: WorkspaceClass) -> Verdict:
+    async def _verdict(self, class_: WorkspaceClass, *, fresh: bool) -> Verdict:
         if class_.metadata.deletion_timestamp is not None:
             users = list(self._world.store.users_of_class(class_.metadata.name))
             text = f"{len(users)} workspaces use this class, {users[0]} among them; delete them." if users else ""
@@ -71,13 +77,23 @@ class ClassReconciler:
         if needed is not None and needed not in backend.capabilities:
             text = f"The {backend.kind} backend, as configured, cannot {needed}; set spec.pauseMode to Stop."
             return ConditionStatus.FALSE, Reason.UNSUPPORTED, text
+        return await self._check(class_.metadata.name, backend, fresh=fresh)
+
+    async def _check(self, name: str, backend: MeteredBackend, *, fresh: bool) -> Verdict:
+        """Asked once per interval, however often the counts of the class change meanwhile."""
+        at, verdict = self._checked.get(name, (0.0, None))
+        listed = self._world.observer.problem(name) is None
+        interval = CHECK_INTERVAL if listed and verdict is not None and verdict[0] is ConditionStatus.TRUE else _AGAIN
+        if verdict is not None and not fresh and time.monotonic() - at < interval.total_seconds() - _EARLY:
+            return verdict
         try:
-            description = await backend.check()
+            verdict = ConditionStatus.TRUE, Reason.USABLE, await backend.check()
         except OperatorError as error:
             unreachable = error.failure.reason == Reason.BACKEND_UNREACHABLE
             status = ConditionStatus.UNKNOWN if unreachable else ConditionStatus.FALSE
-            return status, error.failure.reason, error.failure.message
-        return ConditionStatus.TRUE, Reason.USABLE, description
+            verdict = status, error.failure.reason, error.failure.message
+        self._checked[name] = time.monotonic(), verdict
+        return verdict
 
     async def _report(self, class_: WorkspaceClass, verdict: Verdict) -> None:
         name, store = class_.metadata.name, self._world.store

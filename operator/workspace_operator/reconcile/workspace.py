@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_STEPS = 8  # a pass that takes more is cut and goes on in the next one
 INVALID_MARK = f'"{Reason.INVALID_SPEC}"'.encode()
+LONGEST_PAUSE = timedelta(seconds=10)
 MINOR_INTERVAL = 1.0  # seconds between status writes that only refine an unchanged phase
 _ANNOUNCED = {Phase.RUNNING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED, Phase.PENDING, Phase.RESTARTING, Phase.UNKNOWN}
 _WARNINGS = {Phase.FAILED, Phase.PENDING, Phase.UNKNOWN}
@@ -128,7 +129,7 @@ class WorkspaceReconciler:
             reason = Reason(run.progress.reason)
             decision = replace(decision, reason=reason, message=run.progress.message, wake_in=run.progress.retry_in)
         status = report(situation, decision)
-        wake_in = self._wake_in(run, decision)
+        wake_in = self._wake_in(run, situation, decision)
         minor, version, before = (
             self._is_minor(run, status),
             run.workspace.metadata.resource_version,
@@ -149,11 +150,11 @@ class WorkspaceReconciler:
         self._note_reached(run, situation, decision)
         return wake_in
 
-    def _wake_in(self, run: Run, decision: Decision) -> timedelta | None:
+    def _wake_in(self, run: Run, situation: Situation, decision: Decision) -> timedelta | None:
         wake_in = decision.wake_in
         if decision.step is not Step.WAIT and run.progress is None:
             again = run.problem is not None or decision.step is run.last_step  # the same verb is not repeated at once
-            wake_in = SOON if again else timedelta(0)
+            wake_in = _between_asking(situation) if again else timedelta(0)
         if run.renewal_failed:
             wake_in = _earlier(wake_in, RECHECK)
         agent = run.workspace.spec.agent
@@ -245,6 +246,12 @@ class WorkspaceReconciler:
         if decision.row.reached and serves and not run.memory.goal_reached:
             run.memory.goal_reached = True
             metrics.WISH_TO_EFFECT.labels(run.wish.goal).observe(time.monotonic() - run.memory.goal_since)
+
+
+def _between_asking(situation: Situation) -> timedelta:
+    """The pause before a verb is asked for again: ever longer for a stop that takes its time, as a machine's does."""
+    since = situation.seen.halting_since
+    return SOON if since is None else min(LONGEST_PAUSE, max(SOON, (situation.now - since) / 4))
 
 
 def _earlier(wake_in: timedelta | None, other: timedelta) -> timedelta:

@@ -1,0 +1,114 @@
+"""The class pass: how often a backend is checked, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.unit.kit import workspace_class
+
+from workspace_operator.api.reasons import Reason
+from workspace_operator.api.workspaceclass import ClassLimits
+from workspace_operator.backends.metered import MeteredBackend
+from workspace_operator.errors import BackendUnreachable, Failure, FailureClass
+from workspace_operator.reconcile import classes as module
+from workspace_operator.reconcile.classes import ClassReconciler
+from workspace_operator.reconcile.store import Store
+from workspace_operator.reconcile.world import Clock
+
+
+class Checked:
+    """A backend that counts how often it is checked."""
+
+    capabilities: frozenset[Any] = frozenset()
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.fails: Exception | None = None
+
+    async def check(self) -> str:
+        self.checks += 1
+        if self.fails is not None:
+            raise self.fails
+        return "answers"
+
+
+class Desk:
+    """One class, its backend and a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.opened, self.problem = 1000.0, True, None
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        self.backend, self.store, self.said = Checked(), Store(), list[str]()
+        self.store.classes["c"] = workspace_class("c")
+        metered = MeteredBackend("fake", self.backend, ClassLimits(), lambda: True)  # type: ignore[arg-type]
+        world: Any = SimpleNamespace(
+            store=self.store,
+            door=SimpleNamespace(open=self._open, find=lambda name: metered),
+            observer=SimpleNamespace(follow=self._nothing, problem=lambda name: self.problem),
+            client=SimpleNamespace(merge=self._merge),
+            events=SimpleNamespace(post=lambda *_, reason, **more: self.said.append(reason)),
+            sweeps={},
+            wake=lambda key: None,
+            clock=Clock(),
+        )
+        self.reconcile = ClassReconciler(world)
+
+    async def _open(self, class_: Any) -> bool:
+        self.opened, opened = False, self.opened
+        return opened
+
+    async def _nothing(self, class_: Any) -> None:
+        pass
+
+    async def _merge(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        known = self.store.classes["c"].model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {**known, "status": {**known["status"], **body["status"]}}
+
+    async def passes(self, seconds: float) -> None:
+        """A pass now, and one every two seconds, as when workspaces change all the time."""
+        for _ in range(int(seconds / 2)):
+            await self.reconcile("c")
+            self.now += 2
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(monkeypatch)
+
+
+def test_a_busy_class_is_checked_once_a_minute(desk: Desk) -> None:
+    """Counting workspaces must not cost a call to the cloud each time."""
+    asyncio.run(desk.passes(120))
+    assert desk.backend.checks == 2
+    assert desk.said == [Reason.USABLE]
+
+
+def test_a_backend_that_ceases_to_answer_is_checked_at_once(desk: Desk) -> None:
+    """The observer noticed; the class says so without waiting for the minute."""
+
+    async def work() -> None:
+        await desk.passes(10)
+        desk.problem = Failure(FailureClass.BACKEND, Reason.BACKEND_UNREACHABLE, "It does not answer.")
+        desk.backend.fails = BackendUnreachable(Reason.BACKEND_UNREACHABLE, "It does not answer.")
+        await desk.passes(2)
+        assert desk.said == [Reason.USABLE, Reason.BACKEND_UNREACHABLE]
+        desk.problem = desk.backend.fails = None
+        await desk.passes(2)
+        assert desk.said[-1] == Reason.USABLE
+
+    asyncio.run(work())
+
+
+def test_a_changed_class_is_checked_anew(desk: Desk) -> None:
+    """A corrected field shows at once."""
+
+    async def work() -> None:
+        await desk.passes(2)
+        desk.opened = True
+        await desk.passes(2)
+        assert desk.backend.checks == 2
+
+    asyncio.run(work())
