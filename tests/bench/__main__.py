@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from tests.bench import latency, memory, throughput, writes
+from tests.bench import ec2, latency, memory, throughput, writes
 from tests.bench.lab import Lab, kill_workloads, laboratory
 from tests.bench.table import table
 
@@ -32,6 +32,7 @@ BENCHES: dict[str, Callable[[Lab], Awaitable[dict[str, Any]]]] = {
     "throughput": throughput.run,
     "writes": writes.run,
     "memory": memory.run,
+    "ec2": ec2.run,
 }
 
 
