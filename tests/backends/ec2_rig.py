@@ -139,7 +139,7 @@ class Ec2Rig(Rig):
         self._endpoint = self.machines.ec2.endpoint
 
     def create(self, class_name: str, cluster: str) -> Backend:
-        block = self.lab.block(endpoint_url=self._endpoint, consistency_window="1s", call_timeout="5s")
+        block = self.lab.block(endpoint_url=self._endpoint, consistency_window="0s", call_timeout="5s")
         spec = WorkspaceClassSpec(ec2=block, stop_grace_period="1s")
         return Ec2Driver(class_name, spec, cluster, self.lab.resolve)
 

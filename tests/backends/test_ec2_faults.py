@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,19 @@ async def test_credentials_that_are_mended_work_without_a_new_driver(lab: Lab) -
         await driver.check()
     lab.keys = good
     assert await driver.check()
+
+
+async def test_keys_that_are_rotated_are_taken_without_a_failure(lab: Lab) -> None:
+    """The old keys end while calls are under way; nobody sees an error, and nothing is made twice."""
+    lab.ec2.faults.check_credentials = True
+    lab.ec2.credentials["AKIDOLD"], lab.ec2.credentials["AKIDNEW"] = "old", "new"
+    lab.keys = {"aws_access_key_id": b"AKIDOLD", "aws_secret_access_key": b"old"}
+    driver, requests = lab.driver(), [lab.request() for _ in range(4)]
+    await run(driver, requests[0])
+    lab.keys = {"aws_access_key_id": b"AKIDNEW", "aws_secret_access_key": b"new"}
+    del lab.ec2.credentials["AKIDOLD"]
+    await asyncio.gather(driver.list_owned(), driver.check(), *(run(driver, request) for request in requests))
+    assert len(lab.ec2.instances()) == len(requests)
 
 
 async def test_a_wrong_region(lab: Lab) -> None:

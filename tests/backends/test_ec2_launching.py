@@ -16,7 +16,7 @@ from workspace_operator.backends.ec2 import connection, launching, ledger, shape
 from workspace_operator.backends.ec2.ledger import Ledger
 from workspace_operator.backends.ec2.shape import Place
 from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, Reading, StopRequest
-from workspace_operator.errors import BackendError, BackendUnreachable, OperatorError, QuotaExceeded
+from workspace_operator.errors import BackendError, BackendUnreachable, BadRequest, OperatorError, QuotaExceeded
 
 lab = ec2_kit.lab
 
@@ -110,7 +110,7 @@ async def test_a_crash_after_the_create_is_adopted_though_the_new_token_differs(
 
 async def test_a_fresh_process_waits_before_it_trusts_an_empty_listing(lab: Lab) -> None:
     """Several subnets have several tokens, a later incarnation has another: the listing must guard, and it lags."""
-    lab.ec2.faults.describe_delay = 1.0
+    lab.ec2.faults.describe_delay = 300.0
     subnets = tuple(lab.ec2.subnets.values())
     request = lab.request()
     lab.ec2.faults.no_capacity = {subnets[0]}
@@ -118,12 +118,49 @@ async def test_a_fresh_process_waits_before_it_trusts_an_empty_listing(lab: Lab)
     first = await started(before, request)
     await before.close()
     lab.ec2.faults.no_capacity = set()  # the first subnet has room again: a second token would launch a second one
-    after = lab.driver(subnets=subnets, consistency_window="2s")
+    after = lab.driver(subnets=subnets, consistency_window="5m")
     assert isinstance(await after.provision(lab.request(request.ref, token="other")), Progress)
     assert isinstance(await after.provision(lab.request(request.ref, 2)), Progress)
+    lab.ec2.settle()
     found = await insistently(lab, lab.request(request.ref, token="other"))
     assert found.id == first.id
     assert lab.most_alive() == 1
+
+
+async def test_a_fresh_process_does_not_take_unlisted_for_gone(lab: Lab) -> None:
+    """On such a look a finalizer would go, with the machine or its disk left behind (I-10, I-13)."""
+    lab.ec2.faults.describe_delay = lab.ec2.faults.volume_delay = 300.0
+    request = lab.request(mount_path="/data")
+    await started(lab.driver(), request)
+    after = lab.driver(consistency_window="5m")
+    with pytest.raises(BackendUnreachable, match=r"ec2\.consistencyWindow"):
+        await after.observe(request.ref)
+    assert await after.delete_data(request.ref) is False
+    lab.ec2.settle()
+    assert [i.incarnation for i in await after.observe(request.ref)] == [1]
+
+
+async def test_the_look_after_a_refused_start_is_answered(lab: Lab) -> None:
+    """A fresh process says what is wrong with the class, and not that it has just begun (I-81)."""
+    driver, request = lab.driver(image="ami-00000000000000001", consistency_window="5m"), lab.request()
+    with pytest.raises(BadRequest, match=r"ec2\.image"):
+        await driver.provision(request)
+    assert await driver.observe(request.ref) == ()
+    with pytest.raises(BackendUnreachable):
+        await driver.observe(request.ref)
+
+
+async def test_a_machine_counts_as_running_once_it_is_listed(lab: Lab) -> None:
+    """A repeated request may be answered with one that runs already; the next process has only listings (I-09)."""
+    lab.ec2.faults.describe_delay, lab.ec2.faults.pending = 300.0, 0.0
+    lab.ec2.faults.lost = Rule("RunInstances", times=1)
+    driver, request = lab.driver(), lab.request()
+    made = await started(driver, request)
+    assert lab.ec2.instance(made.id).state == "running"
+    assert (await driver.provision(request)).reading is Reading.STARTING  # type: ignore[union-attr]
+    assert made.reading is Reading.STARTING
+    lab.ec2.settle()
+    await reads(driver, request.ref, Reading.RUNNING)
 
 
 def aged() -> Ledger:
@@ -204,6 +241,21 @@ async def eventually_absent(driver: object, request: ProvisionRequest) -> None:
     await eventually(gone, "absent")
 
 
+async def test_a_start_goes_on_as_soon_as_there_is_capacity(lab: Lab) -> None:
+    """The refusal has bound the token; this process knows that it made nothing and takes the next at once (I-08)."""
+    driver, request = lab.driver(ledger=aged()), lab.request()
+    lab.ec2.faults.no_capacity = {"t3.small"}
+    with pytest.raises(QuotaExceeded):
+        await driver.provision(request)
+    lab.ec2.faults.no_capacity = set()
+    with pytest.raises(BackendError) as caught:
+        await driver.provision(lab.request(request.ref, token="another"))
+    assert caught.value.failure.reason == Reason.INCARNATION_SPENT
+    assert await driver.observe(request.ref) == ()
+    await run(driver, lab.request(request.ref, 2, token="another"))
+    assert len(lab.ec2.instances()) == 1
+
+
 async def test_a_token_without_an_instance_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bound by a refusal, with parameters of which nobody knows any more: no dead end (I-27)."""
     monkeypatch.setattr(launching, "UNKNOWN_FOR", 0.5)
@@ -228,7 +280,7 @@ async def test_a_doubtful_launch_is_forgotten_when_ec2_never_shows_it(
 ) -> None:
     """I-10: a launch that had no effect does not hold up a deletion for ever."""
     monkeypatch.setattr(ledger, "UNKNOWN_FOR", 0.5)
-    driver, request = lab.driver(), lab.request()
+    driver, request = lab.driver(ledger=aged()), lab.request()
     lab.ec2.faults.reset = Rule("RunInstances", every=1)
     task = asyncio.create_task(driver.provision(request))
     await asyncio.sleep(0.3)
@@ -270,7 +322,7 @@ async def test_a_throttled_launch_is_progress_and_leaves_nothing_open(
     monkeypatch.setattr(connection, "PATIENCE", 0.5)
     lab.ec2.faults.throttled = Rule("RunInstances", every=1)
     slow = ApiRates(run=ApiRate(per_second=1, burst=1), change=ec2_kit.FAST.change, look=ec2_kit.FAST.look)
-    driver, request = lab.driver(rates=slow), lab.request()
+    driver, request = lab.driver(rates=slow, ledger=aged()), lab.request()
     answer = await driver.provision(request)
     assert isinstance(answer, Progress)
     assert answer.reason == Reason.START_QUEUED

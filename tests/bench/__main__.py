@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from tests.bench import latency, memory, sweep, throughput, writes
+from tests.bench import ec2, latency, memory, sweep, throughput, writes
 from tests.bench.lab import Lab, kill_workloads, laboratory
 from tests.bench.table import table
 
@@ -33,6 +33,7 @@ BENCHES: dict[str, Callable[[Lab], Awaitable[dict[str, Any]]]] = {
     "writes": writes.run,
     "memory": memory.run,
     "sweep": sweep.run,
+    "ec2": ec2.run,
 }
 
 

@@ -145,8 +145,8 @@ class Stamped:
         return await self._backend.restart(request, grace)
 
 
-def drivers(kind: str, recorder: Recorder) -> Mapping[str, Create]:
-    """The drivers of the measured operator: classes keep the block ``process``, whatever serves it."""
+def drivers(kind: str, recorder: Recorder, stamps: Path | None) -> Mapping[str, Create]:
+    """The drivers of the measured operator: classes keep the block ``process``, whatever serves it, or ``ec2``."""
 
     def noop(name: str, spec: WorkspaceClassSpec, cluster: str, resolve: ResolveSecret) -> Backend:
         return NoopBackend(recorder)
@@ -155,4 +155,19 @@ def drivers(kind: str, recorder: Recorder) -> Mapping[str, Create]:
         made: Any = Stamped(DRIVERS["process"](name, spec, cluster, resolve), recorder)
         return made  # type: ignore[no-any-return]  # __getattr__ supplies the rest of the protocol
 
+    if kind == "ec2":
+        return {"ec2": _ec2(stamps)}
     return {"process": {"noop": noop, "process": process}[kind]}
+
+
+def _ec2(stamps: Path | None) -> Create:
+    from tests.bench.ec2.stopwatch import Stopwatch, TimedBackend  # the SDK is in no other measurement's memory
+
+    assert stamps is not None
+    stopwatch = Stopwatch(stamps)
+
+    def ec2(name: str, spec: WorkspaceClassSpec, cluster: str, resolve: ResolveSecret) -> Backend:
+        made: Any = TimedBackend(DRIVERS["ec2"](name, spec, cluster, resolve), stopwatch)
+        return made  # type: ignore[no-any-return]  # as above
+
+    return ec2

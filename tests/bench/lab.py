@@ -92,7 +92,7 @@ class Lab:
     async def subject(self, module: str, *arguments: str) -> AsyncIterator[Subject]:
         """A Python process of ours, from start to end."""
         self._made += 1
-        base = self.directory / f"{module}-{self._made}"
+        base = self.directory / f"{module.replace('.', '-')}-{self._made}"
         log, counts, stamps = (base.with_suffix(s) for s in (".log", ".counts", ".stamps"))
         environment = {
             **os.environ,
@@ -141,8 +141,8 @@ class Lab:
         """CPU seconds used so far by the API server and its store."""
         return sum(cpu_of(self.cluster.processes[name].pid) for name in ("kube-apiserver", "etcd"))
 
-    async def create(self, names: Sequence[str], class_: str) -> None:
-        await each(names, lambda name: self.api.call("POST", WORKSPACES, workspace(name, class_)))
+    async def create(self, names: Sequence[str], class_: str, **spec: Any) -> None:
+        await each(names, lambda name: self.api.call("POST", WORKSPACES, workspace(name, class_, **spec)))
 
     async def all_ready(self, eye: Eye, names: Sequence[str], seconds: float = 300) -> None:
         wanted = set(names)

@@ -25,13 +25,14 @@ from workspace_operator.app import App
 def main() -> int:
     die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--driver", choices=("noop", "process"), default="noop")
+    parser.add_argument("--driver", choices=("noop", "process", "ec2"), default="noop")
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--stamps", type=Path)
     parser.add_argument("--profile", type=Path, help="write cProfile statistics here (slows everything down)")
     settings.add_arguments(parser)
     arguments = parser.parse_args()
     recorder = Recorder(arguments.stamps if arguments.driver == "process" else None)
+    served = drivers(arguments.driver, recorder, arguments.stamps)
 
     def dump() -> None:
         gc.collect()
@@ -42,7 +43,7 @@ def main() -> int:
     async def run() -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, dump)
         try:
-            return await App(settings.from_arguments(arguments), drivers(arguments.driver, recorder)).run()
+            return await App(settings.from_arguments(arguments), served).run()
         finally:
             dump()
 

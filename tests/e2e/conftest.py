@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ec2.counterpart import Counterpart
+from tests.support import ec2
 from tests.support.containers import Containers, containers_on
 from tests.support.fleet import Fleet
 from tests.support.operator import Operator
@@ -39,3 +41,23 @@ def wild(fleet: Fleet, cluster: LocalCluster, _killable: Operator) -> Iterator[W
     yield made
     cluster.start_apiserver()
     made.revive()  # the fleet is deleted next, and that takes an operator
+
+
+@pytest.fixture(scope="session")
+def _account(cluster: LocalCluster) -> Iterator[ec2.Account]:
+    cluster.kubectl("create", "namespace", ec2.NAMESPACE)
+    with Counterpart(ec2.kind()) as region:
+        yield ec2.Account(cluster, region)
+
+
+@pytest.fixture
+def account(fleet: Fleet, _account: ec2.Account) -> Iterator[ec2.Account]:
+    """An AWS account without faults and with good keys; its classes go with the test."""
+    _account.ec2.faults.adopt(ec2.kind())
+    _account.put_secret()
+    yield _account
+    _account.ec2.faults.adopt(ec2.kind())
+    _account.put_secret()
+    if fleet.all():
+        fleet.kubectl("delete", "workspaces", "--all", "--timeout=60s", timeout=70)
+    _account.delete_classes()

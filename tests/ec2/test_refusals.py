@@ -106,6 +106,7 @@ def test_quotas_count_what_runs(ec2: Counterpart) -> None:
         ({"ImageId": "nonsense"}, "InvalidAMIID.Malformed"),
         ({"SubnetId": "subnet-0123456789abcdef0"}, "InvalidSubnetID.NotFound"),
         ({"SecurityGroupIds": ["sg-0123456789abcdef0"]}, "InvalidGroup.NotFound"),
+        ({"SecurityGroupIds": ["sg-0123456789abcdef0"]}, "InvalidGroup.NotFound"),
         ({"InstanceType": "x99.mega"}, "InvalidParameterValue"),
         ({"IamInstanceProfile": {"Name": "nobody"}}, "InvalidParameterValue"),
         ({"UserData": "x" * 16385}, "InvalidParameterValue"),

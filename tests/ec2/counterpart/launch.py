@@ -27,7 +27,7 @@ async def run_instances(world: World, request: Request) -> bytes:
         if memory.ids:
             memory.bind(request)
             return _again(world, memory)
-        _check_parameters(world, request)
+        await _check_parameters(world, request)
         _check_limits(world, request)
         memory.bind(request)
         check_capacity(world, request.get("InstanceType", "m1.small"), zone, subnet)
@@ -76,13 +76,19 @@ async def _place(world: World, request: Request) -> tuple[str, str]:
     return subnet, zone
 
 
-def _check_parameters(world: World, request: Request) -> None:
-    """Images belong to a region; moto offers its list in each. API Reference, "Error codes": InvalidAMIID.NotFound."""
+async def _check_parameters(world: World, request: Request) -> None:
+    """Images belong to a region; moto offers its list in each, and takes any group for one that exists.
+
+    AWS source: API Reference, "Error codes": InvalidAMIID.NotFound, InvalidGroup.NotFound.
+    """
     image = request.get("ImageId")
     if image in world.moto.images.values() and request.region != world.moto.region:
         raise errors.AwsError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
     for resource in ("instance", "volume", "network-interface"):
         check_tags(request.tags_for(resource))
+    groups = [*request.listed("SecurityGroupId"), *request.listed("NetworkInterface.1.SecurityGroupId")]
+    for each in groups:
+        await world.require_group(request.region, each)
 
 
 def _check_limits(world: World, request: Request) -> None:

@@ -31,6 +31,7 @@ class World:
         self.history: list[Change] = []
         self.launches: list[dict[str, str]] = []
         self.subnets: dict[str, tuple[str, str]] = {}
+        self.groups: set[tuple[str, str]] = set()
         self.numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._dying: asyncio.Queue[Machine] = asyncio.Queue()
@@ -213,6 +214,12 @@ class World:
         if missing := [each for each, machine in zip(ids, found, strict=True) if machine is None]:
             raise errors.not_found("instance", missing)
         return [machine for machine in found if machine is not None]
+
+    async def require_group(self, region: str, identifier: str) -> None:
+        """A security group that exists there, or moto's refusal, which is EC2's; asked once."""
+        if (region, identifier) not in self.groups:
+            await self.moto.ec2(region, "DescribeSecurityGroups", {"GroupId.1": identifier})
+            self.groups.add((region, identifier))
 
     def require_volume(self, region: str, identifier: str) -> Volume:
         found = self.volumes.get(identifier)

@@ -1,6 +1,7 @@
 """Many small questions, one call: those asked within some milliseconds are sent together (karpenter's batcher).
 
-EC2 counts calls, not the instances they name, so a pause of two hundred workspaces costs the budget of one. Used
+EC2 counts calls, not the instances they name. While some calls are under way, or wait for their turn, what is asked is
+collected for the next one, so that a budget that is used up makes the calls larger and not the queue longer. Used
 inside backends/ec2 only.
 """
 
@@ -20,6 +21,7 @@ Send = Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
 
 WINDOW = 0.01  # seconds in which questions are collected
 MOST = 100  # in one call; EC2 allows 200 values per filter and 1,000 ids
+UNDER_WAY = 4  # calls at once; one that hangs must not hold up the rest
 
 
 class Batcher(Generic[K, V]):
@@ -50,14 +52,22 @@ class Batcher(Generic[K, V]):
             task.cancel()
         for future in self._waiting.values():
             future.cancel()
+        self._waiting.clear()
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, batch, self._waiting = None, self._waiting, {}
-        task = asyncio.get_running_loop().create_task(self._settle(batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._timer = None
+        while self._waiting and len(self._tasks) < UNDER_WAY:
+            batch = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
+            task = asyncio.get_running_loop().create_task(self._settle(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._timer is None:  # else what was asked last may still find company
+            self._flush()
 
     async def _settle(self, batch: dict[K, asyncio.Future[V]]) -> None:
         try:

@@ -25,7 +25,7 @@ class Busy(Exception):
 
 
 class Bucket:
-    """Turns are given out in order; a waiting call holds no thread."""
+    """Turns are given out in order, each when it is due at the rate of that moment; a waiting call holds no thread."""
 
     def __init__(self, rate: ApiRate) -> None:
         self._configured = float(rate.per_second)
@@ -34,21 +34,30 @@ class Bucket:
         self._tokens = self._burst
         self._at = time.monotonic()
         self._slowed_at = self._at - _ONE_SIGNAL
+        self._first = asyncio.Lock()  # held by the one whose turn is next; it lets the others in by age
+        self._waiting = 0
 
     async def take(self, patience: float) -> None:
-        """Wait for one turn. Raises Busy at once when it would take longer than ``patience`` seconds."""
+        """Wait for one turn. Raises Busy when it takes longer than ``patience`` seconds; at once when that is clear."""
         self._refill()
-        wait = max(0.0, (1 - self._tokens) / self._rate)
-        if wait > patience:
+        if (self._waiting + 1 - self._tokens) / self._rate > patience:
             raise Busy
-        self._tokens -= 1  # may go below zero: that is the queue
-        if not wait:
-            return
+        self._waiting += 1
         try:
-            await asyncio.sleep(wait)
-        except BaseException:
-            self._tokens += 1
-            raise
+            async with asyncio.timeout(patience), self._first:
+                await self._token()
+        except TimeoutError:
+            raise Busy from None
+        finally:
+            self._waiting -= 1
+
+    async def _token(self) -> None:
+        """A token is taken when the call leaves, not before: the rate may change while it waits."""
+        self._refill()
+        while self._tokens < 1:
+            await asyncio.sleep((1 - self._tokens) / self._rate)
+            self._refill()
+        self._tokens -= 1
 
     def slow_down(self) -> None:
         """EC2 refused a call for coming too fast."""

@@ -51,6 +51,7 @@ class Connection:
         # AWS meters each action by itself, with the rates of its family.
         self._buckets = {each: Bucket(getattr(config.rates, each.family)) for each in ALL}
         self._session: boto3.Session | None = None
+        self._opened_with: Mapping[str, str] = {}
         self._clients: dict[str, Any] = {}
         self._opening = asyncio.Lock()
         self._closed = False
@@ -61,16 +62,17 @@ class Connection:
         doing: str,
         *,
         sending: Callable[[], None] | None = None,
+        patience: float | None = None,
         **parameters: Any,
     ) -> Answer:
-        """One API call, repeated until there is an answer or PATIENCE is over.
+        """One API call, repeated until there is an answer or ``patience`` seconds are over.
 
         ``sending`` is called right before something first leaves for AWS. Raises Throttled when there was certainly no
         effect, Unanswered when there may have been one, and otherwise what the refusal means. A repetition is the same
         request to the byte, so that a client token makes it safe.
         """
         began = time.monotonic()
-        deadline = began + PATIENCE
+        deadline = began + (PATIENCE if patience is None else patience)
         lost: Exception | None = None  # an attempt that may have had an effect
         pause = _FIRST_PAUSE
         while True:
@@ -83,7 +85,7 @@ class Connection:
             if sending is not None:
                 sending()
             try:
-                answer: Answer = await self._in_thread(partial(getattr(client, operation.method), **parameters))
+                answer = await self._send(client, operation, parameters)
             except Exception as exc:
                 kind = self._judge(exc, operation, doing, lost)
                 lost = exc if kind is Kind.ASK_AGAIN else lost
@@ -116,6 +118,33 @@ class Connection:
         for client in self._clients.values():
             client.close()
 
+    async def _send(self, client: Any, operation: Operation, parameters: Answer) -> Answer:
+        """One request.
+
+        Keys that AWS refuses may have been replaced in their Secret: then the new ones are used at once, so that a
+        rotation is not seen.
+        """
+        try:
+            answer: Answer = await self._in_thread(partial(getattr(client, operation.method), **parameters))
+        except Exception as exc:
+            if faults.code_of(exc) not in faults.CREDENTIALS or not await self._replaced(client, operation.service):
+                raise
+            client = await self._client(operation.service)
+            answer = await self._in_thread(partial(getattr(client, operation.method), **parameters))
+        return answer
+
+    async def _replaced(self, refused: Any, service: str) -> bool:
+        """Whether there are other keys than those of this client; it is forgotten then."""
+        if self._clients.get(service) is refused:
+            if await self._keys() == self._opened_with:
+                return False
+            self._forget()
+        return True
+
+    def _forget(self) -> None:
+        self._session = None
+        self._clients.clear()
+
     def _judge(self, exc: Exception, operation: Operation, doing: str, lost: Exception | None) -> Kind:
         """Raise what is final; say what to do about the rest."""
         kind = faults.kind_of(exc)
@@ -123,8 +152,7 @@ class Connection:
             self._buckets[operation].slow_down()
         if kind is Kind.REFUSED:
             if faults.code_of(exc) in faults.CREDENTIALS:
-                self._session = None  # the Secret may hold new ones by the next call
-                self._clients.clear()
+                self._forget()  # there may be new ones by the next call
             error = faults.translate(exc, doing, operation.action, looking=operation.looks)
             if lost is not None and isinstance(error, faults.Denied):
                 raise self._given_up(lost, doing) from exc
@@ -144,7 +172,8 @@ class Connection:
             if service not in self._clients:
                 try:
                     if self._session is None:
-                        self._session = await self._in_thread(partial(_open, self.config, await self._keys()))
+                        self._opened_with = await self._keys()
+                        self._session = await self._in_thread(partial(_open, self.config, self._opened_with))
                     self._clients[service] = await self._in_thread(partial(_make, self._session, self.config, service))
                 except Exception as exc:
                     raise faults.translate(exc, "Connecting to AWS", "sts:AssumeRole", looking=False) from exc

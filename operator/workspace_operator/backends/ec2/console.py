@@ -21,6 +21,7 @@ from workspace_operator.errors import BackendUnreachable
 
 _ENDED: Final = re.compile(re.escape(boot.ENDED) + r"(\d{1,3})\s*$", re.MULTILINE)
 _KEPT: Final = 1000
+_NO_QUEUE: Final = 1.0  # seconds; EC2 tells of one instance per call, and a status must not hold up a reading
 
 
 class Console:
@@ -44,9 +45,9 @@ class Console:
         key = seen.id, seen.transition
         if key not in self._codes:
             try:
-                ended = _ENDED.findall(await self._read(seen.id))
+                ended = _ENDED.findall(await self._read(seen.id, _NO_QUEUE))
             except BackendUnreachable:
-                return seen.instance  # a status is worth one call, and not the reading
+                return seen.instance  # the reading counts; the next look asks for the status again
             if not ended:
                 return seen.instance
             if len(self._codes) >= _KEPT:
@@ -54,15 +55,17 @@ class Console:
             self._codes[key] = int(ended[-1])
         return replace(seen.instance, exit_code=self._codes[key])
 
-    async def _read(self, instance: str) -> str:
+    async def _read(self, instance: str, patience: float | None = None) -> str:
         """The SDK decodes it. The newest output is kept for machines of the Nitro system only."""
         doing = "Reading the console output"
         try:
-            answer = await self._connection.call(GET_CONSOLE_OUTPUT, doing, InstanceId=instance, Latest=True)
+            answer = await self._connection.call(
+                GET_CONSOLE_OUTPUT, doing, patience=patience, InstanceId=instance, Latest=True
+            )
         except NotFound:
             return ""
         except BackendUnreachable as error:
             if error.failure.reason != Reason.UNSUPPORTED:
                 raise
-            answer = await self._connection.call(GET_CONSOLE_OUTPUT, doing, InstanceId=instance)
+            answer = await self._connection.call(GET_CONSOLE_OUTPUT, doing, patience=patience, InstanceId=instance)
         return str(answer.get("Output") or "")

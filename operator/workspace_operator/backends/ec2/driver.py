@@ -36,12 +36,16 @@ from workspace_operator.backends.protocol import (
     WorkspaceRef,
     replace,
 )
-from workspace_operator.errors import BackendError, BackendUnreachable, BadRequest
+from workspace_operator.errors import BackendError, BackendUnreachable, BadRequest, QuotaExceeded
 
 #: EC2 ends a healthy machine within a minute or two; one that still is "stopping" after this and the workload's own
 #: grace period is forced (EC2 UG, "Troubleshoot Amazon EC2 instance stop issues").
 FORCE_AFTER: Final = timedelta(minutes=5)
 _DEADLINE: Final = 50.0  # seconds for any verb, within the caller's 60
+_UNSETTLED: Final = (
+    "EC2 shows no instance of it, but this operator has just started and EC2's listings may lag"
+    " (ec2.consistencyWindow); it is looked at again."
+)
 
 _ledgers: dict[tuple[str, str], Ledger] = {}
 
@@ -71,7 +75,8 @@ class Ec2Driver:
         self._config = spec.ec2
         self._hibernates = spec.pause_mode is PauseMode.HIBERNATE and spec.ec2.hibernation
         self._grace = duration(spec.stop_grace_period)
-        window = duration(spec.ec2.consistency_window).total_seconds()
+        self._window = window = duration(spec.ec2.consistency_window).total_seconds()
+        self._refused: set[str] = set()  # workspaces whose start was refused, until the look that follows
         self._cluster = cluster
         self._ledger = ledger or Ledger()
         self._connection = Connection(spec.ec2, resolve_secret)
@@ -111,9 +116,17 @@ class Ec2Driver:
             return _shown(await self._looker.all(status_checks=self._config.status_checks))
 
     async def observe(self, ref: WorkspaceRef) -> tuple[Instance, ...]:
-        """A look at one workspace, sent together with those asked for at the same time."""
+        """A look at one workspace, sent together with those asked for at the same time.
+
+        On this the plan calls a workspace lost or lets its finalizer go, so that a fresh process, which knows of no
+        launch, does not take "not listed" for "not there" (I-10). After a refused start nothing depends on it.
+        """
         async with _deadline("Observing a workspace"):
-            return await self._examined(await self._looker.of(ref.uid))
+            seen = await self._looker.of(ref.uid)
+            if not seen and ref.uid not in self._refused and self._ledger.unsettled(self._window) > 0:
+                raise BackendUnreachable(Reason.BACKEND_UNREACHABLE, _UNSETTLED)
+            self._refused.discard(ref.uid)
+            return await self._examined(seen)
 
     async def logs(self, ref: WorkspaceRef, tail: int) -> str:
         """What the newest instance wrote on its serial console."""
@@ -142,6 +155,9 @@ class Ec2Driver:
                 return own.instance
             except Throttled as error:
                 return Progress(Reason.START_QUEUED, error.failure.message)
+            except (BadRequest, QuotaExceeded):
+                self._refused.add(request.ref.uid)
+                raise
 
     async def stop(self, request: StopRequest) -> tuple[Instance, ...]:
         """One step towards the end of each instance that is meant."""

@@ -5,7 +5,6 @@ The package's docstring explains the argument; each line here that keeps it says
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -25,12 +24,12 @@ from workspace_operator.backends.ec2.faults import (
     Unanswered,
     Unreached,
 )
-from workspace_operator.backends.ec2.ledger import UNKNOWN_FOR, Launch, Ledger
+from workspace_operator.backends.ec2.ledger import NOT_LISTED, UNKNOWN_FOR, Launch, Ledger
 from workspace_operator.backends.ec2.looking import Looker
 from workspace_operator.backends.ec2.operations import RUN_INSTANCES
 from workspace_operator.backends.ec2.readings import Seen
 from workspace_operator.backends.ec2.volumes import Volumes
-from workspace_operator.backends.protocol import LIVE, Progress, ProvisionRequest
+from workspace_operator.backends.protocol import LIVE, Progress, ProvisionRequest, Reading
 from workspace_operator.errors import BackendError, BackendUnreachable, OperatorError, QuotaExceeded
 
 _LATER: Final = timedelta(seconds=2)
@@ -89,11 +88,12 @@ class Launcher:
         user_data = userdata.build(request, self._config, self._grace)
         for place in self._ledger.in_order(places):
             asked = shape.launch(request, self._config, place, image, user_data)  # type: ignore[arg-type]
+            launch = Launch(request, place, asked)
             try:
-                return await self._send(Launch(request, place, asked))
+                return await self._send(launch)
             except NoCapacity:
                 # Refused, so without effect: only now may another token be used.
-                self._ledger.dry(place)
+                self._ledger.dry(launch)
             except Throttled as error:
                 return _progress(error.failure.message)
         where = ", ".join(f"{place.subnet} ({place.zone})" for place in places)
@@ -111,13 +111,13 @@ class Launcher:
         """
         if request.incarnation == 1 and places == 1:
             return 0.0
-        return self._window - (time.monotonic() - self._ledger.born)
+        return self._ledger.unsettled(self._window)
 
     async def _send_again(self, launch: Launch) -> Seen | Progress:
         try:
             return await self._send(launch)
         except NoCapacity:
-            self._ledger.dry(launch.place)
+            self._ledger.dry(launch)
             return _progress("EC2 has no capacity in that zone at the moment; the next subnet is tried.")
         except Throttled as error:
             return _progress(error.failure.message)
@@ -150,6 +150,11 @@ class Launcher:
         return await self._take(launch, answer)
 
     async def _take(self, launch: Launch, answer: dict[str, Any]) -> Seen:
+        """What EC2 answered.
+
+        It counts as running only once a listing shows it: a process after this one has nothing but listings, and would
+        take a workspace that was reported running and is not listed for lost.
+        """
         seen = readings.read(answer["Instances"][0])
         launch.id = seen.id
         if seen.wants_data:
@@ -157,7 +162,8 @@ class Launcher:
                 await self._volumes.ensure(
                     launch.request.ref, seen.zone, looked=True
                 )  # ready by the time the machine runs
-        return seen
+        running = seen.instance.reading is Reading.RUNNING
+        return readings.with_message(seen, Reading.STARTING, NOT_LISTED) if running else seen
 
     async def _adopt(self, launch: Launch) -> Seen:
         """EC2 knows the token with other parameters: an operator before us asked, with another token or image.
@@ -166,6 +172,13 @@ class Launcher:
         stays in the ledger and nothing is made, and after that the name is given up.
         """
         request = launch.request
+        if self._ledger.is_bound(launch):
+            self._ledger.drop(launch)
+            raise TokenSpent(
+                Reason.INCARNATION_SPENT,
+                "EC2 had no capacity for this incarnation and takes no other request under its client token; the next"
+                " attempt takes a new incarnation.",
+            )
         for seen in await self._looker.of(request.ref.uid):
             if seen.token == launch.token and seen.exists:
                 return seen

@@ -19,6 +19,7 @@ from workspace_operator.backends.ec2.readings import Seen
 from workspace_operator.backends.ec2.shape import Place
 from workspace_operator.backends.protocol import Instance, ProvisionRequest, Reading
 
+NOT_LISTED: Final = "EC2 was asked for it and does not show it yet."
 UNKNOWN_FOR: Final = 60.0  # seconds after the last unanswered request until it counts as without effect
 KNOWN_FOR: Final = 300.0  # seconds an answered launch may stay unlisted; AWS says to reckon with minutes
 SEEN_FOR: Final = 30.0  # the same once it was listed
@@ -56,7 +57,7 @@ class Launch:
             id=self.id or self.token,
             parameters=tags[meta.LABEL_PARAMETERS],
             node=self.place.zone,
-            message="EC2 was asked for it and does not show it yet.",
+            message=NOT_LISTED,
         )
         return Seen(instance, "", zone=self.place.zone, token=self.token, wants_data=shape.TAG_DATA in tags)
 
@@ -69,8 +70,13 @@ class Ledger:
         self._launches: dict[tuple[str, int], Launch] = {}
         self._started: dict[str, float] = {}  # instance → when it was told to start
         self._dry: dict[tuple[str, str], float] = {}
+        self._bound: dict[str, float] = {}  # client token → when it was refused for capacity
         self._puzzled: dict[tuple[str, int], float] = {}
         self.volumes: dict[str, tuple[str, str, float]] = {}  # uid → volume, zone, when it was made
+
+    def unsettled(self, window: float) -> float:
+        """Seconds for which a listing may still lack what a process before this one made."""
+        return window - (time.monotonic() - self.born)
 
     # -- launches
 
@@ -127,9 +133,15 @@ class Ledger:
 
     # -- places and tokens
 
-    def dry(self, place: Place) -> None:
-        """EC2 has no capacity there."""
-        self._dry[place.subnet, place.machine_type] = time.monotonic()
+    def dry(self, launch: Launch) -> None:
+        """EC2 has no capacity there: the token has made nothing, and is bound to the parameters of that request."""
+        now = time.monotonic()
+        self._dry[launch.place.subnet, launch.place.machine_type] = now
+        self._bound = {key: at for key, at in self._bound.items() if now - at < _FORGET} | {launch.token: now}
+
+    def is_bound(self, launch: Launch) -> bool:
+        """Whether this process knows that the token has made nothing."""
+        return launch.token in self._bound
 
     def in_order(self, places: Iterable[Place]) -> list[Place]:
         """The class's order, with those last that were without capacity a short while ago."""

@@ -115,6 +115,8 @@ class Volumes:
         made = self._ledger.volumes.get(ref.uid)
         if not found and made is not None and time.monotonic() - made[2] <= self._window:
             found = [Volume(made[0], made[1], "available")]
+        if not found and self._ledger.unsettled(self._window) > 0:
+            return False  # a process before this one may just have made it
         for volume in found:
             if volume.attached_to is not None:
                 return False
