@@ -25,16 +25,12 @@ ENVIRONMENT = "a-password-in-the-environment"
 
 @dataclass(frozen=True)
 class Case:
-    """A class that cannot work: what differs from a good one, and the words that it and its workspaces show.
-
-    ``refused``: EC2 could be asked about instances, and refused the start; otherwise nothing is known of instances.
-    """
+    """A class that cannot work: what differs from a good one, and the words that it and its workspaces show."""
 
     words: str
     block: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str | None] | None = None
     reason: str = "Misconfigured"
-    refused: bool = False
     seen_by_check: bool = True
 
 
@@ -46,7 +42,7 @@ CASES = {
         keys={"aws_secret_access_key": None},
     ),
     "no-secret": Case(
-        f"Secret 'no-secret' in namespace '{NAMESPACE}', named by the class, does not exist; create it",
+        f"Secret 'no-secret' in namespace '{NAMESPACE}', which the class needs to reach its backend, does not exist; create it",
         block={"credentials_secret_ref": {"namespace": NAMESPACE, "name": "no-secret"}},
         reason="ReferenceNotFound",
     ),
@@ -54,28 +50,23 @@ CASES = {
     "other-region": Case(
         "ec2.subnets names a subnet that does not exist in ec2.region; correct the class",
         block={"region": "eu-west-1"},
-        refused=True,
     ),
     "image": Case(
         "ec2.image names a machine image that does not exist in ec2.region or is not shared with the account;"
         " correct the class",
         block={"image": f"ami-{ABSENT}"},
-        refused=True,
     ),
     "parameter": Case(
         "ec2.image names an SSM parameter that does not exist in ec2.region; correct the class",
         block={"image": "ssm:/no/such/parameter"},
-        refused=True,
     ),
     "subnet": Case(
         "ec2.subnets names a subnet that does not exist in ec2.region; correct the class",
         block={"subnets": (f"subnet-{ABSENT}",)},
-        refused=True,
     ),
     "group": Case(
         "ec2.securityGroups names a group that does not exist in the subnets' VPC, or too many; correct the class",
         block={"security_groups": (f"sg-{ABSENT}",)},
-        refused=True,
         seen_by_check=False,
     ),
     "endpoint": Case(
@@ -125,10 +116,11 @@ def _expect(fleet: Fleet, account: Account, name: str, case: Case) -> None:
     """What the class and its workspace show."""
     ready = fleet.wait_reason(name, case.reason)
     assert case.words in ready["message"], name
-    assert ready["status"] == ("False" if case.refused else "Unknown")
-    if case.refused:
+    if case.reason != "BackendUnreachable":
+        assert ready["status"] == "False"
         assert fleet.condition(name, "Stalled")["status"] == "True", "a person is needed"
     else:
+        assert ready["status"] == "Unknown", "it may mend itself"
         reachable = fleet.condition(name, "BackendReachable")
         assert (reachable["status"], reachable["reason"]) == ("False", case.reason)
     shown = until(lambda: account.class_condition(name))

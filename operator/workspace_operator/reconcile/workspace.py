@@ -16,7 +16,7 @@ from workspace_operator.api.states import ConditionStatus, ConditionType, Phase,
 from workspace_operator.api.workspace import Workspace, WorkspaceStatus
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
-from workspace_operator.errors import Failure, FailureClass
+from workspace_operator.errors import Failure
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
 from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.conditions import Verdict, settle
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_STEPS = 8  # a pass that takes more is cut and goes on in the next one
 INVALID_MARK = f'"{Reason.INVALID_SPEC}"'.encode()
+_TO_CORRECT = (Reason.MISCONFIGURED, Reason.REFERENCE_NOT_FOUND)
 LONGEST_PAUSE = timedelta(seconds=10)
 MINOR_INTERVAL = 1.0  # seconds between status writes that only refine an unchanged phase
 _ANNOUNCED = {Phase.RUNNING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED, Phase.PENDING, Phase.RESTARTING, Phase.UNKNOWN}
@@ -106,7 +107,7 @@ class WorkspaceReconciler:
         completes, and nothing else is claimed (DESIGN section 3)."""
         name = class_.metadata.name
         problem = self._world.observer.problem(name)
-        if problem is not None and problem.failure_class is FailureClass.BAD_REQUEST:
+        if problem is not None and problem.reason in _TO_CORRECT:
             return problem
         return self._world.door.find(name)
 
