@@ -279,7 +279,7 @@ async def test_a_doubtful_launch_is_forgotten_when_ec2_never_shows_it(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I-10: a launch that had no effect does not hold up a deletion for ever."""
-    monkeypatch.setattr(ledger, "UNKNOWN_FOR", 0.5)
+    monkeypatch.setattr(ledger, "UNKNOWN_FOR", 3.0)  # seen doubtful first, however slow this machine is
     driver, request = lab.driver(ledger=aged()), lab.request()
     lab.ec2.faults.reset = Rule("RunInstances", every=1)
     task = asyncio.create_task(driver.provision(request))

@@ -80,6 +80,49 @@ async def test_refusals_lower_the_rate_and_successes_bring_it_back(monkeypatch: 
 # -- the batcher -------------------------------------------------------------------------------------------------------
 
 
+async def test_a_rate_that_recovers_lets_nobody_out_early() -> None:
+    """Who waited at the lower rate and who comes at the higher one draw on the same tokens."""
+    bucket, sent = Bucket(ApiRate(per_second=20, burst=1)), list[float]()
+
+    async def call() -> None:
+        await bucket.take(60)
+        sent.append(time.monotonic())
+
+    calls = [asyncio.create_task(call()) for _ in range(10)]
+    await asyncio.sleep(0)
+    bucket.slow_down()
+    await asyncio.sleep(0.3)
+    for _ in range(20):
+        bucket.speed_up()
+    calls += [asyncio.create_task(call()) for _ in range(10)]
+    await asyncio.gather(*calls)
+    for first in range(len(sent)):
+        for last in range(first + 1, len(sent)):
+            assert last - first <= 1 + 20 * (sent[last] - sent[first]) + 0.01
+
+
+async def test_what_is_asked_while_calls_hang_goes_together() -> None:
+    """A budget that is used up makes the calls larger, not the queue longer."""
+    gate, sent = asyncio.Event(), list[list[int]]()
+
+    async def send(keys: Sequence[int]) -> dict[int, int]:
+        sent.append(list(keys))
+        await gate.wait()
+        return {key: key for key in keys}
+
+    batcher = Batcher(send, window=0.001)
+    asked = []
+    for key in range(10):
+        asked.append(asyncio.create_task(batcher.ask(key)))
+        while len(sent) <= min(key, 3):
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert sent == [[0], [1], [2], [3]]
+    gate.set()
+    assert await asyncio.gather(*asked) == list(range(10))
+    assert sent[4:] == [[4, 5, 6, 7, 8, 9]]
+
+
 async def test_questions_of_one_moment_are_one_call_and_a_key_is_sent_once() -> None:
     sent: list[list[int]] = []
 
