@@ -192,9 +192,10 @@ class Runtime:
         async for body in self.client.list(workspace_classes()):
             names.add(body["metadata"]["name"])
             self.class_seen(body, deleted=False)
-        for gone in self.store.classes.keys() - names:
-            self.store.classes.pop(gone, None)
-            self.classes.add(gone)
+        for missing in self.store.classes.keys() - names:
+            if not await self._exists(workspace_classes(missing)):
+                self.store.classes.pop(missing, None)
+                self.classes.add(missing)
 
     async def _list_leases(self) -> None:
         async for lease in self.client.list(path("coordination.k8s.io/v1/leases"), labels=MANAGED_LEASES):
@@ -207,9 +208,19 @@ class Runtime:
             self.workspace_seen(body, deleted=False)
         for key, uid in before.items():  # known before the listing, and not in it
             entry = self.store.get(key)
-            if entry is not None and entry.uid == uid:
+            if entry is None or entry.uid != uid:
+                continue
+            if not await self._exists(workspaces(entry.namespace, entry.name), uid):
                 self.store.drop(key, uid)
                 self._release(uid)
+
+    async def _exists(self, url: str, uid: str | None = None) -> bool:
+        """A listing may be of the past: what is missing in it is taken for gone only after it was asked for by name."""
+        try:
+            found = await self.client.get(url)
+        except NotFound:
+            return False
+        return uid in (None, found["metadata"]["uid"])
 
     async def _resync(self) -> None:
         """Level-triggered: whatever wake-up was lost, everything is looked at again (I-46)."""

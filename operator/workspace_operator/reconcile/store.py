@@ -56,11 +56,11 @@ class Store:
     # -- workspaces ----------------------------------------------------------------------------------------------------
 
     def put(self, body: dict[str, Any]) -> bool:
-        """Remember an object; False when a newer version is known already."""
+        """Remember an object; False when a newer version is known already, of it or of a namesake after it."""
         metadata, spec = body["metadata"], body.get("spec") or {}
         key = key_of(metadata["namespace"], metadata["name"])
         version, known = int(metadata["resourceVersion"]), self._workspaces.get(key)
-        if known is not None and known.uid == metadata["uid"] and known.version >= version:
+        if known is not None and known.version >= version:
             return False
         if known is not None:
             self._unlink(key, known)
