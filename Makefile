@@ -35,6 +35,14 @@ generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds
 	$(PY) -m workspace_operator readme --check README.md
 
+test-crash: $(READY)  ## Kill the operator at every step it takes (ARGS="--backend=ec2")
+	@$(PY) -m controlplane binaries
+	@CRASH=full $(PY) -m pytest -s tests/crash $(ARGS)
+
+test-chaos: $(READY)  ## Faults everywhere for ten minutes (CHAOS_SECONDS, CHAOS_WORKSPACES, CHAOS_SEED)
+	@$(PY) -m controlplane binaries
+	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_WORKSPACES=$${CHAOS_WORKSPACES:-100} $(PY) -m pytest -s tests/chaos/test_chaos.py $(ARGS)
+
 bench: $(READY)  ## Measure, each figure beside its baseline (ARGS="--quick --only latency")
 	@$(PY) -m controlplane binaries
 	@$(PY) -m tests.bench $(ARGS)
@@ -69,4 +77,4 @@ $(READY): deploy/lock/dev.txt pyproject.toml
 	@bash deploy/local/bootstrap.sh
 	@rm -f .venv/.ready-* && touch $@
 
-.PHONY: demo test check lint types format generate generated bench lock cluster cluster-stop run image install clean help
+.PHONY: demo test check lint types format generate generated test-crash test-chaos bench lock cluster cluster-stop run image install clean help

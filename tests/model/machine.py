@@ -218,8 +218,8 @@ class Pass:
             raise Violation(f"{phase} was claimed while compute runs (I-01, I-23)")
         if phase == "Stopped" and s.units:
             raise Violation("Stopped was claimed while an instance exists")
-        if s.delivered and not frozen and not s.unrecorded:
-            raise Violation(f"a delivered token is valid in reached {phase} (I-51)")
+        if s.secret and not frozen and not s.unrecorded:
+            raise Violation(f"the Secret of a token is left in reached {phase} (I-51)")
 
     def _check_wake_up(self) -> None:
         if self.wake_in is not None or self.s.finished:

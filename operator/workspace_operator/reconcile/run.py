@@ -14,6 +14,7 @@ from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Progress, WorkspaceRef
 from workspace_operator.errors import Failure, OperatorError
+from workspace_operator.kube.client import Conflict, workspaces
 from workspace_operator.lifecycle.facts import Goal, Seen, Serving, Sight, Wish
 from workspace_operator.lifecycle.plan import Decision, Situation
 from workspace_operator.lifecycle.report import report
@@ -45,6 +46,7 @@ class Run:
     provisioned: bool = False
     finished: bool = False
     renewal_failed: bool = False
+    confirmed: bool = False  # a request of this pass has proved that the object is as it was read
 
     @property
     def uid(self) -> str:
@@ -69,6 +71,20 @@ class Run:
     async def persist(self, s: Situation, decision: Decision) -> None:
         """Put the record on the object now, because what follows must not be forgotten in a crash."""
         await self.write(self, report(replace(s, record=self.record), decision))
+
+    async def confirm(self) -> None:
+        """Before anything is created: the object is still there, and as this pass has read it (I-11).
+
+        A listing may be of the past, and a start that is on record already needs no write that would fail. Raises
+        Conflict or NotFound when it is not, KubeError when nobody knows.
+        """
+        if self.confirmed:
+            return
+        metadata = self.workspace.metadata
+        found = await self.world.client.get(workspaces(metadata.namespace, metadata.name))
+        if found["metadata"]["resourceVersion"] != metadata.resource_version:
+            raise Conflict(409, "The workspace has changed since it was read.")
+        self.confirmed = True
 
     def note_started(self) -> None:
         """A verb has started the instance: from now on, its end is an end."""

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.door import DRIVERS, Create, Door
-from workspace_operator.kube.client import KubeClient, path, persist, workspace_classes, workspaces
+from workspace_operator.kube.client import KubeClient, NotFound, path, persist, workspace_classes, workspaces
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.identity import Identities
 from workspace_operator.kube.leader import Leadership
@@ -221,9 +221,10 @@ class Runtime:
         async for body in self.client.list(workspace_classes()):
             names.add(body["metadata"]["name"])
             self.class_seen(body, deleted=False)
-        for gone in self.store.classes.keys() - names:
-            self._class_gone(gone)
-            self.classes.add(gone)
+        for missing in self.store.classes.keys() - names:
+            if not await self._exists(workspace_classes(missing)):
+                self._class_gone(missing)
+                self.classes.add(missing)
 
     async def _list_leases(self) -> None:
         async for lease in self.client.list(path("coordination.k8s.io/v1/leases"), labels=MANAGED_LEASES):
@@ -236,9 +237,19 @@ class Runtime:
             self.workspace_seen(body, deleted=False)
         for key, uid in before.items():  # known before the listing, and not in it
             entry = self.store.get(key)
-            if entry is not None and entry.uid == uid:
+            if entry is None or entry.uid != uid:
+                continue
+            if not await self._exists(workspaces(entry.namespace, entry.name), uid):
                 self.store.drop(key, uid)
                 self._release(uid)
+
+    async def _exists(self, url: str, uid: str | None = None) -> bool:
+        """A listing may be of the past: what is missing in it is taken for gone only after it was asked for by name."""
+        try:
+            found = await self.client.get(url)
+        except NotFound:
+            return False
+        return uid in (None, found["metadata"]["uid"])
 
     async def _resync(self) -> None:
         """Level-triggered: whatever wake-up was lost, everything is looked at again (I-46)."""

@@ -12,9 +12,9 @@ from workspace_operator.api.reasons import Reason
 from workspace_operator.api.workspace import CredentialsStatus
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, Reading, StopRequest
-from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
+from workspace_operator.errors import BackendError, BadRequest, Failure, FailureClass, OperatorError
 from workspace_operator.kube.client import Conflict
-from workspace_operator.kube.identity import Credentials
+from workspace_operator.kube.identity import Credentials, account_name
 from workspace_operator.lifecycle import moments, report
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.plan import Decision, Situation, plan
@@ -35,16 +35,10 @@ async def intend(run: Run, s: Situation, decision: Decision) -> None:
     except BadRequest as error:
         run.block(error.failure)  # nothing is decided; what runs is left alone
         return
-    credentials = s.record.credentials
-    if s.wish.wants_credentials and s.seen.sight is not Sight.RUNNING and not _frozen_with_token(s):
-        try:
-            credentials = _status_of(await _issue(run, fresh_start=True))
-        except OperatorError as error:
-            run.record = report.fail(s, _named(error.failure, Reason.IDENTITY_FAILED), keep_start=True)
-            return
     restart = decision.row.guard is Guard.RESTART_WANTED
-    intended = report.intend(s, s.wish.backend or "", restart)
-    run.record = report.with_credentials(intended, credentials)
+    run.record = report.intend(s, s.wish.backend or "", restart)
+    if s.wish.wants_credentials and s.seen.sight is not Sight.RUNNING and not _frozen_with_token(s):
+        run.record = report.with_credentials(run.record, _expected(run, s))
     await run.persist(s, decision)
 
 
@@ -100,10 +94,8 @@ async def revoke(run: Run, s: Situation, decision: Decision) -> None:
 async def renew(run: Run, s: Situation, decision: Decision) -> None:
     """Deliver a fresh token to the running instance; a failure is tried again and disturbs nothing else."""
     try:
+        await _put_on_record(run, s, decision)
         credentials = await _issue(run, fresh_start=False)
-        if run.workspace.status.credentials is None:
-            # On record as due until it is delivered, so that a crash in between renews once more.
-            await _put_on_record(run, s, decision, replace(credentials, expires=s.now))
         await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
     except Conflict:
         raise
@@ -157,19 +149,15 @@ async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionReque
     instance = run.record.instance
     assert instance is not None, "the table asks for a verb only after an intent"
     assert run.class_ is not None
+    await run.confirm()
     try:
         if run.environment is None:
             run.environment = await environment(run.world.client, run.workspace, instance.incarnation)
-        files: Mapping[str, bytes] = {}
-        if s.wish.wants_credentials:
-            credentials = run.memory.credentials or await _issue(run, fresh_start=True)
-            if not _frozen_with_token(s):  # a frozen one goes on with the token it has, so the record keeps its end
-                await _put_on_record(run, s, decision, credentials)
-            files = credentials.files
+        files = await _token(run, s, decision) if s.wish.wants_credentials else {}
     except Conflict:
         raise
     except OperatorError as error:
-        run.record = report.fail(s, error.failure, keep_start=True)
+        _fail(run, s, error.failure, keep_start=True)
         return None
     return ProvisionRequest(
         ref=run.ref,
@@ -190,7 +178,7 @@ async def _settle(run: Run, s: Situation, verb: Awaitable[Instance | Progress | 
         # The attempt may have had an effect, so the same incarnation is asked for again after the back-off; unless the
         # backend says that its name is used up (I-08), or that it made nothing.
         spent = error.failure.reason in (Reason.INCARNATION_SPENT, Reason.NO_CAPACITY)
-        run.record = report.fail(s, error.failure, keep_start=not spent)
+        _fail(run, s, error.failure, keep_start=not spent)
         await run.look_closely()
         return
     if isinstance(outcome, Progress):
@@ -226,11 +214,36 @@ async def _stop(run: Run, request: StopRequest, *, revoke: bool) -> None:
         run.world.observer.note(run.ref, stopped)
 
 
-async def _put_on_record(run: Run, s: Situation, decision: Decision, credentials: Credentials) -> None:
-    """Before a token is handed over: only what is on record is revoked later (I-51)."""
-    run.record = report.with_credentials(run.record, _status_of(credentials))
+def _fail(run: Run, s: Situation, failure: Failure, *, keep_start: bool) -> None:
+    """Count a failure on the record as this pass has left it: a token may have come onto it since ``s``."""
+    run.record = report.fail(replace(s, record=run.record), failure, keep_start=keep_start)
+
+
+async def _token(run: Run, s: Situation, decision: Decision) -> Mapping[str, bytes]:
+    """The identity files for a start."""
+    await _put_on_record(run, s, decision)
+    try:
+        credentials = run.memory.credentials or await _issue(run, fresh_start=True)
+    except Conflict:
+        raise
+    except OperatorError as error:
+        raise BackendError(Reason.IDENTITY_FAILED, str(error)) from error
+    if not _frozen_with_token(s):  # a frozen one goes on with the token it has, so the record keeps its end
+        run.record = report.with_credentials(run.record, _status_of(credentials))
+    return credentials.files
+
+
+async def _put_on_record(run: Run, s: Situation, decision: Decision) -> None:
+    """Before a token is issued: only what is on record is revoked after a crash (I-51)."""
     if run.workspace.status.credentials is None:
+        run.record = report.with_credentials(run.record, _expected(run, s))
         await run.persist(s, decision)
+
+
+def _expected(run: Run, s: Situation) -> CredentialsStatus:
+    """A token that may exist from now on; due, where it can be renewed, until one is known to be delivered."""
+    expires = s.now if s.wish.renews_credentials else s.now + s.token_lifetime
+    return CredentialsStatus(secret_name=account_name(run.workspace.metadata.name), expires=moments.text(expires))
 
 
 async def _issue(run: Run, *, fresh_start: bool) -> Credentials:
@@ -254,10 +267,6 @@ def _status_of(credentials: Credentials) -> CredentialsStatus:
 def _backend(run: Run) -> MeteredBackend:
     assert isinstance(run.backend, MeteredBackend), "the table asks for no verb without a backend"
     return run.backend
-
-
-def _named(failure: Failure, reason: Reason) -> Failure:
-    return replace(failure, reason=reason)
 
 
 def _failure_of(decision: Decision, s: Situation) -> Failure:

@@ -64,7 +64,7 @@ class Store:
     # -- workspaces ----------------------------------------------------------------------------------------------------
 
     def put(self, body: dict[str, Any]) -> bool:
-        """Remember an object; False when a newer version is known already, or its deletion."""
+        """Remember an object; False when a newer version of it or of a namesake is known already, or its deletion."""
         metadata, spec = body["metadata"], body.get("spec") or {}
         key = key_of(metadata["namespace"], metadata["name"])
         version, known = int(metadata["resourceVersion"]), self._workspaces.get(key)

@@ -24,6 +24,7 @@ from workspace_operator.lifecycle.facts import Goal
 from workspace_operator.lifecycle.plan import RECHECK, SOON, Decision, Situation, plan
 from workspace_operator.lifecycle.report import report
 from workspace_operator.lifecycle.table import VERBS, Step
+from workspace_operator.reconcile import finalizer
 from workspace_operator.reconcile.run import Run
 from workspace_operator.reconcile.statuswrite import write_status
 from workspace_operator.reconcile.steps import STEPS
@@ -60,10 +61,10 @@ class WorkspaceReconciler:
         except ValidationError as error:
             await self._refuse(entry, error)
             return None
-        if FINALIZER not in workspace.metadata.finalizers:
-            return None  # kopf puts it on (or has taken it off); nothing is created before, nothing done after
         with about(namespace=entry.namespace, name=entry.name):
             try:
+                if FINALIZER not in workspace.metadata.finalizers:
+                    return await self._claim(entry, workspace)
                 return await self._pass(key, entry, workspace)
             except Conflict:
                 await self._refresh(key, entry.uid)
@@ -82,6 +83,16 @@ class WorkspaceReconciler:
         if INVALID_MARK not in entry.raw:  # said already
             await self._world.client.merge(workspaces(entry.namespace, entry.name, "status"), {"status": status})
 
+    async def _claim(self, entry: Entry, workspace: Workspace) -> timedelta | None:
+        """Nothing is created before the finalizer is on, and nothing is done after it went."""
+        if workspace.metadata.deletion_timestamp is not None:
+            return None
+        left = entry.received + finalizer.PATIENCE - time.monotonic()
+        if left > 0:
+            return timedelta(seconds=left)
+        self._world.store.put(await finalizer.put_on(self._world.client, workspace))
+        return timedelta(0)
+
     async def _pass(self, key: str, entry: Entry, workspace: Workspace) -> timedelta | None:
         run = self._begin(key, workspace)
         if run.too_early:
@@ -90,8 +101,7 @@ class WorkspaceReconciler:
         with about(**{"class": run.wish.class_name}):
             situation, decision = await self._steps(run)
             if run.finished:
-                self._finish(run)
-                return None
+                return await self._finish(run)
             return await self._conclude(run, situation, decision)
 
     def _begin(self, key: str, workspace: Workspace) -> Run:
@@ -183,6 +193,7 @@ class WorkspaceReconciler:
         run.record = status
         if body is None:
             return
+        run.confirmed = True
         run.memory.written = time.monotonic()
         self._world.store.put(body)
         new_version = str(body["metadata"]["resourceVersion"])
@@ -210,13 +221,19 @@ class WorkspaceReconciler:
             self._world.forget(entry.uid, workspace.status.class_name)
             return None
 
-    def _finish(self, run: Run) -> None:
-        if not run.memory.finished:
-            run.memory.finished = True
+    async def _finish(self, run: Run) -> timedelta | None:
+        """Let the finalizer go: kopf takes it off, or this does when kopf has not within its time."""
+        self._released(run.uid)
+        if run.memory.finished is None:
+            run.memory.finished = time.monotonic()
             self._world.events.post(
                 run.workspace.metadata, "Workspace", reason=Reason.DELETED, message=Reason.DELETED.meaning
             )
-        self._released(run.uid)
+        left = run.memory.finished + finalizer.PATIENCE - time.monotonic()
+        if left > 0:
+            return timedelta(seconds=left)
+        self._world.store.put(await finalizer.take_off(self._world.client, run.workspace))
+        return None
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Memory:
     ran: tuple[int, str] | None = None  # incarnation and start in which it was seen running
     data_gone: bool = False
     credentials: Credentials | None = None  # issued, not yet delivered
-    finished: bool = False  # the finalizer may go
+    finished: float | None = None  # monotonic time since which the finalizer may go
     written: float = 0.0  # monotonic time of the last status write
     goal: Goal | None = None
     goal_since: float = 0.0  # monotonic

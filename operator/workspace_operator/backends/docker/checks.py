@@ -1,8 +1,10 @@
-"""Whether an engine fits what a class asks of it. Used inside backends/docker only."""
+"""Whether an engine, or a volume on it, is what it should be. Used inside backends/docker only."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from docker.errors import NotFound
 
@@ -41,3 +43,17 @@ def ask(client: Client, spec: DockerBackend) -> Found:
         ) from exc
     limits = bool(info.get("MemoryLimit")) and bool(info.get("CpuCfsQuota"))
     return Found(str(info.get("ServerVersion", "of unknown version")), limits)
+
+
+def is_half_made(client: Client, volume: Mapping[str, Any]) -> bool:
+    """Whether an engine that was killed while it made this volume has kept the directory and lost the labels.
+
+    Nothing was ever written there: unlabelled volumes are not used (I-11), and one that has content is somebody's.
+    """
+    if volume.get("Labels"):
+        return False
+    answer = client.get(f"{client.base_url}/v{client.api_version}/system/df", params={"type": "volume"})
+    answer.raise_for_status()
+    rows = {row["Name"]: row.get("UsageData") or {} for row in answer.json().get("Volumes") or ()}
+    usage = rows.get(volume["Name"], {})
+    return (usage.get("Size"), usage.get("RefCount")) == (0, 0)

@@ -155,7 +155,8 @@ class DockerDriver:
 
         def work(client: Client, job: Job) -> bool:
             try:
-                if not shape.is_of(client.inspect_volume(name).get("Labels"), ref):
+                volume = client.inspect_volume(name)
+                if not shape.is_of(volume.get("Labels"), ref) and not checks.is_half_made(client, volume):
                     return True  # a stranger's: this workspace has none
                 job.proceed()
                 client.remove_volume(name)
@@ -249,7 +250,11 @@ class DockerDriver:
             return
         job.proceed()
         name = shape.volume_name(request.ref.uid)
-        volume = client.create_volume(name, labels=shape.data_labels(request.ref))  # returns an existing one
+        labels = shape.data_labels(request.ref)
+        volume = client.create_volume(name, labels=labels)  # returns an existing one
+        if checks.is_half_made(client, volume):
+            client.remove_volume(name)
+            volume = client.create_volume(name, labels=labels)
         shape.refuse_foreign("volume", name, volume.get("Labels"), request.ref)
 
     def _create(self, client: Client, request: ProvisionRequest) -> str:

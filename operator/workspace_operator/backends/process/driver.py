@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -158,9 +159,7 @@ class ProcessDriver:
         directory = Path(self._config.directory)
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            probe = directory / f".check-{os.getpid()}-{threading.get_ident()}"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=directory).close()  # it has no name, so that a crash leaves nothing
         except OSError as error:
             what = os.strerror(error.errno or 0)
             raise BadRequest(

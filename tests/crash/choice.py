@@ -1,0 +1,88 @@
+"""Which deaths are played, and how many share a workspace."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from tests.crash.play import Chain, Kill
+from tests.crash.points import AFTER, BEFORE
+from tests.crash.scenario import Step
+from tests.crash.seams import CLASS_WIDE
+
+SAMPLE = 12  # deaths per backend in `make test`, at least
+
+#: The moments that went wrong elsewhere (incidents.txt, I-05 to I-10 and I-50 f.): scenario step, call, side. The first
+#: point that matches is taken.
+DANGEROUS = (
+    ("create", r"kube PATCH workspaces #", AFTER),  # the finalizer is on, and nothing else happened
+    ("create, regretted", r"kube POST serviceaccounts/token #", AFTER),
+    ("create", r"process spawn|docker POST containers/create|ec2 RunInstances", AFTER),
+    ("pause", r"kube DELETE secrets", BEFORE),
+    ("pause", r"process signal group|docker POST containers/ID/kill|ec2 StopInstances", AFTER),
+    ("resume", r"process spawn|docker POST containers/ID/start|ec2 StartInstances", AFTER),
+    ("restart", r"kube PATCH workspaces/status #1", AFTER),
+    ("restart", r"process rename incarnation-|docker DELETE containers/ID|ec2 TerminateInstances", AFTER),
+    ("stop", r"process rename incarnation-|docker DELETE containers/ID|ec2 TerminateInstances", BEFORE),
+    ("start", r"kube PATCH workspaces/status #2", BEFORE),
+    ("delete", r"process rename data|docker DELETE volumes|ec2 DeleteVolume", AFTER),
+    ("delete", r"kube PATCH workspaces #1", BEFORE),
+)
+
+
+class Points:
+    """What was recorded: the points of each step, once, in their order."""
+
+    def __init__(self) -> None:
+        self.by_step: dict[str, list[str]] = {}
+
+    def add(self, recorded: dict[str, list[str]]) -> None:
+        """Steps that open several scenarios count once. Of listings by the clock, the first one counts."""
+        for step, points in recorded.items():
+            known = self.by_step.setdefault(step, [])
+            for point in points:
+                by_clock = CLASS_WIDE in point and not point.endswith("#1")
+                if point not in known and not by_clock:
+                    known.append(point)
+
+    def kills(self) -> list[Kill]:
+        return [
+            Kill(step, point, side)
+            for step, points in self.by_step.items()
+            for point in points
+            for side in (BEFORE, AFTER)
+        ]
+
+
+def chosen(kills: Sequence[Kill], *, full: bool, seed: int) -> list[Kill]:
+    """All, those that CRASH_ONLY names, or a sample: the dangerous ones, and others by lot."""
+    if pattern := os.environ.get("CRASH_ONLY"):
+        return [kill for kill in kills if re.search(pattern, str(kill))]
+    if full:
+        return list(kills)
+    found: dict[Kill, None] = {}
+    for step, call, side in DANGEROUS:
+        matching = (kill for kill in kills if kill.step == step and kill.side == side and re.match(call, kill.point))
+        if (kill := next(matching, None)) is not None:
+            found[kill] = None
+    rest = [kill for kill in kills if kill not in found]
+    lot = random.Random(seed).sample(rest, max(0, min(len(rest), SAMPLE - len(found))))
+    return [*found, *lot]
+
+
+def chains(kills: Iterable[Kill], among: Sequence[tuple[Step, ...]]) -> list[Chain]:
+    """As few workspaces as can be, each with at most one death per step; after the last one it is deleted."""
+    waiting: dict[str, list[Kill]] = defaultdict(list)
+    for kill in kills:
+        waiting[kill.step].append(kill)
+    made = []
+    for steps in among:
+        while any(waiting[step.name] for step in steps):
+            taken = {step.name: waiting[step.name].pop(0) for step in steps if waiting[step.name]}
+            last = max(index for index, step in enumerate(steps) if step.name in taken)
+            ending = () if last == len(steps) - 1 else (steps[-1],)
+            made.append(Chain((*steps[: last + 1], *ending), taken))
+    return made

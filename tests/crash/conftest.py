@@ -1,0 +1,84 @@
+"""The matrix is played once, by the first test that asks for it; its table is printed at the end of the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.crash.lane import lane
+from tests.crash.matrix import Matrix, Report
+from tests.crash.rigs import DockerRig, Ec2Rig, ProcessRig, Rig
+from tests.crash.table import lines
+
+BACKENDS = ("process", "docker", "ec2")
+MOMENT = 0.1  # seconds for each change of an EC2 machine
+_REPORTS = pytest.StashKey[Mapping[str, Report]]()
+
+
+def selected(config: pytest.Config) -> tuple[str, ...]:
+    """The backends of ``--backend``; those of other suites are not ours."""
+    wanted = config.getoption("--backend", default=None) or BACKENDS
+    return tuple(name for name in BACKENDS if name in wanted)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        marks = {"docker": [pytest.mark.engine]}
+        params = [pytest.param(name, id=name, marks=marks.get(name, [])) for name in selected(metafunc.config)]
+        metafunc.parametrize("backend", params)
+
+
+def _rig(name: str, request: pytest.FixtureRequest, directory: Path, stack: ExitStack) -> Rig:
+    if name == "process":
+        witness = directory / "witness"
+        witness.mkdir()
+        return ProcessRig(witness)
+    if name == "docker":
+        return DockerRig(request.getfixturevalue("engine").host)
+    from tests.ec2.counterpart import Counterpart, Faults
+
+    faults = Faults(seed=7, pending=MOMENT, stopping=MOMENT, shutting_down=MOMENT, creating_volume=MOMENT)
+    return Ec2Rig(stack.enter_context(Counterpart(faults)))
+
+
+@pytest.fixture(scope="session")
+def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Report]]:
+    """What came of the matrix, by backend."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(text: str) -> None:
+        if reporter is not None:
+            reporter.write_line(f"  … {text}")
+
+    directory = tmp_path_factory.mktemp("crash")
+    wanted = {name for item in request.session.items if (name := _backend_of(item)) is not None}
+    with ExitStack() as stack:
+        rigs = [_rig(name, request, directory, stack) for name in BACKENDS if name in wanted]
+        for rig in rigs:
+            stack.callback(rig.close)
+        count = int(os.environ.get("CRASH_LANES", "3"))
+        lanes = [stack.enter_context(lane(directory / f"lane-{number}", say)) for number in range(count)]
+        matrix = Matrix(
+            rigs, full=os.environ.get("CRASH") == "full", seed=int(os.environ.get("CRASH_SEED", "1")), say=say
+        )
+        request.config.stash[_REPORTS] = matrix.reports
+        matrix.run(lanes)
+    yield matrix.reports
+
+
+def _backend_of(item: pytest.Item) -> str | None:
+    """The backend of a test that asks for the matrix."""
+    if not isinstance(item, pytest.Function) or "reports" not in item.fixturenames:
+        return None
+    return str(item.callspec.params["backend"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = config.stash.get(_REPORTS, {})
+    if reports:
+        terminalreporter.section("death at every step: kill -9 right before and right after each call")
+        for line in lines(reports):
+            terminalreporter.write_line(line)
