@@ -42,7 +42,8 @@ CASES = {
         keys={"aws_secret_access_key": None},
     ),
     "no-secret": Case(
-        f"Secret 'no-secret' in namespace '{NAMESPACE}', which the class needs to reach its backend, does not exist; create it",
+        f"Secret 'no-secret' in namespace '{NAMESPACE}', which the class needs to reach its backend, does not exist;"
+        " create it",
         block={"credentials_secret_ref": {"namespace": NAMESPACE, "name": "no-secret"}},
         reason="ReferenceNotFound",
     ),
