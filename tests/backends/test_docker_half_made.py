@@ -1,15 +1,18 @@
-"""A volume of our name without labels: an engine that was killed while making it leaves one behind."""
+"""What an engine leaves behind that was killed halfway: a volume without labels, a container that cannot be started."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
+import docker
 import docker.errors
 import pytest
 from tests.backends.docker_kit import Lab, lab_of, released, started
 
 from workspace_operator.api import meta
+from workspace_operator.backends.protocol import Reading
 from workspace_operator.errors import BackendError
 
 pytestmark = pytest.mark.engine
@@ -62,3 +65,23 @@ async def test_one_with_content_is_somebodys(lab: Lab) -> None:
         assert lab.api.inspect_volume(name)
     finally:
         lab.api.remove_volume(name)
+
+
+async def test_a_container_that_can_never_be_started_is_made_anew(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """containerd keeps the task of a start that the engine forgot; each further start of that container fails."""
+    driver, request = lab.driver(), lab.request(mount_path="/data", files={"token": b"x"})
+    start, refused = docker.APIClient.start, list[str]()
+
+    def forgotten(client: Any, container: str) -> None:
+        refused[:] = refused or [container]
+        if container == refused[0]:
+            answer = SimpleNamespace(status_code=500, reason="Internal Server Error", url="")
+            raise docker.errors.APIError("500", response=answer, explanation=f"task {container}: already exists")
+        start(client, container)
+
+    monkeypatch.setattr(docker.APIClient, "start", forgotten)
+    instance = await started(driver, request)
+    assert instance.reading is Reading.RUNNING
+    assert instance.id not in refused
+    assert len(await driver.observe(request.ref)) == 1
+    assert lab.run(request, "/bin/cat", f"{meta.IDENTITY_DIRECTORY}/token") == "x"

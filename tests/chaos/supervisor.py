@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from types import TracebackType
@@ -19,7 +20,6 @@ class Supervisor:
     def __init__(self, operator: Operator, api: Api, lease: str) -> None:
         self._operator, self._api, self._lease = operator, api, lease
         self.ends: Counter[str] = Counter()  # by how it ended
-        self._killed = False
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -41,7 +41,6 @@ class Supervisor:
     def kill(self) -> None:
         """kill -9."""
         with self._lock:
-            self._killed = True
             self._operator.kill()
 
     def tail(self, lines: int = 30) -> str:
@@ -58,6 +57,5 @@ class Supervisor:
                 if self._operator.alive:
                     continue
                 code = self._operator.stop()
-                self.ends["killed" if self._killed else f"exit code {code}"] += 1
-                self._killed = False
+                self.ends["killed" if code == -signal.SIGKILL else f"exit code {code}"] += 1
                 self._start()

@@ -57,6 +57,8 @@ class Lane:
             return
         self.kill()
         if self._rig is not None:
+            without = '{"metadata": {"finalizers": null}}'  # its operator is dead
+            self.cluster.kubectl("patch", "workspaceclass", self._rig.name, "--type=merge", "-p", without)
             self.cluster.kubectl("delete", "workspaceclass", self._rig.name)
             self.cluster.kubectl("-n", SECRET_OF_CLASS.namespace, "delete", "secret", "--all")
         if rig.secrets():

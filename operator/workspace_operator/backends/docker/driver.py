@@ -292,7 +292,12 @@ class DockerDriver:
                     raise
                 container = self._recreate(client, job, request, container)
         job.proceed()
-        client.start(container)
+        try:
+            client.start(container)
+        except APIError as exc:
+            if not faults.is_forgotten_start(exc):
+                raise
+            client.start(self._anew(client, job, request, container))
         return self._now(client, request)
 
     def _recreate(self, client: Client, job: Job, request: ProvisionRequest, container: str) -> str:
@@ -310,10 +315,15 @@ class DockerDriver:
                 f" {meta.IDENTITY_DIRECTORY} is no volume of it.",
             )
         self._identity_mounts[image] = mount
+        return self._anew(client, job, request, container)
+
+    def _anew(self, client: Client, job: Job, request: ProvisionRequest, container: str) -> str:
+        """Another container under the same name, with the files, in place of one that does not run."""
         job.proceed()
         client.remove_container(container, v=True, force=False)
         container = self._create(client, request)
-        identity.write(client, container, request.files)
+        if request.files:
+            identity.write(client, container, request.files)
         return container
 
     def _now(self, client: Client, request: ProvisionRequest) -> Instance:

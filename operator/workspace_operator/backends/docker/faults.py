@@ -217,6 +217,14 @@ def has_status(exc: BaseException, *codes: int) -> bool:
     return isinstance(exc, APIError) and exc.response is not None and exc.response.status_code in codes
 
 
+def is_forgotten_start(exc: APIError) -> bool:
+    """Whether an engine that was killed within a start has forgotten the task that containerd keeps for the container.
+
+    The task waits before its program's first instruction, or is dead, and this container can never be started again.
+    """
+    return has_status(exc, 500) and re.search(r"\btask \w+: already exists", explanation(exc)) is not None
+
+
 def translate(exc: Exception, doing: str, failed: Reason | None, host: str, deadline: float) -> OperatorError:
     """Our error for what the SDK raised while ``doing`` something; ``failed`` is None for a look."""
     if isinstance(exc, OperatorError):

@@ -193,7 +193,19 @@ class ProcessDriver:
     def _look(self, ref: WorkspaceRef) -> list[Seen]:
         home = self._home(ref)
         Path(self._config.directory).stat()  # a missing root is not an absent workspace
-        return self._settle_ended(self._looker.look(home))
+        found = self._settle_ended(self._looker.look(home))
+        if not found:
+            self._sweep(home)
+        return found
+
+    def _sweep(self, home: Home) -> None:
+        """A crash within a release leaves crumbs that show no instance, so no verb comes by here again."""
+        if not Path(home.path).is_dir():
+            return
+        with _locked(home) as lock:
+            if lock is not None and not home.rooms():
+                home.sweep()
+                home.vanish_if_empty()
 
     def _settle_ended(self, found: list[Seen]) -> list[Seen]:
         """Clear up after those that ended since the last look, also by themselves or while no operator was there."""
