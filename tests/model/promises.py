@@ -238,7 +238,7 @@ class Promises:
             return "it was not looked at"
         wish, orphaned = self._wish(name)
         readings = [unit.reading for unit in units]
-        if wish == "Running" and orphaned and not any(reading in LIVE for reading in readings):
+        if wish == "Running" and orphaned and Reading.RUNNING not in readings:
             return None if status["phase"] == "Pending" else "without its parent it should be Pending"
         if (status["phase"], _ready(status)) != (wish, "True"):
             return f"it should be {wish}"

@@ -25,7 +25,7 @@ from tests.model.happenings import HAPPENINGS, Happening
 from tests.model.simulation import COVERED, INTERVAL, NAMES, OBSERVE, STOP_GRACE, Setting, Simulation
 
 TRACES = int(os.environ.get("WORKSPACE_MODEL_TRACES", "0"))
-IN_CI, STEPS = 130, 30
+IN_CI, STEPS = 150, 30
 
 SETTINGS = st.builds(
     Setting,

@@ -223,6 +223,29 @@ def test_removals_are_rate_limited(rig: Callable[..., Rig]) -> None:
     run(work)
 
 
+def test_what_is_seen_gone_only_behind_a_blown_fuse_counts_all_the_same(rig: Callable[..., Rig]) -> None:
+    """I-16: three at a time, each taking its time to stop, a wipe would otherwise pass the fuse."""
+
+    async def work() -> None:
+        it = rig("l1", "l2", "l3", "kept", owned=("kept",), maxPercent=20)
+        there, asked = it.cloud.instances, []
+
+        async def slow(request: StopRequest) -> tuple[Instance, ...]:
+            asked.append(request.ref.uid)
+            return (there[request.ref.uid],)
+
+        it.cloud.stop = slow  # type: ignore[method-assign]
+        await it.sweeps(2)
+        assert sorted(asked) == ["l1", "l2", "l3"]
+        there["l4"] = Instance(WorkspaceRef("k", "l4", "n", "l4", "c"), 1, Reading.RUNNING, "l4")
+        assert (await it.sweeps()).status.fuse is not None
+        for uid in asked:
+            del there[uid]
+        assert (await it.sweeps(2)).status.fuse is not None and "l4" not in asked
+
+    run(work)
+
+
 def test_the_blown_fuse_says_what_to_do_and_outlives_the_operator(rig: Callable[..., Rig]) -> None:
     """I-16."""
 

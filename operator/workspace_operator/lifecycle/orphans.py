@@ -162,8 +162,8 @@ def judge(
 
 
 def after_removal(book: Book, now: float) -> Book:
-    """The book once a removed one is seen gone. What a person released does not count into the share."""
-    return book if book.fuse is not None else replace(book, removals=(*book.removals, now))
+    """The book once one that was removed without a person's word is seen gone."""
+    return replace(book, removals=(*book.removals, now))
 
 
 def next_look(judgement: Judgement, policy: Policy, now: float) -> float | None:

@@ -61,6 +61,14 @@ _JITTER = 0.1
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # DNS-1123, as object names are
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What was told to stop; ``released`` when a person's word was needed for it."""
+
+    suspect: Suspect
+    released: bool
+
+
 @dataclass
 class _Class:
     """What is remembered of one class between sweeps; losing it costs one grace period."""
@@ -68,7 +76,7 @@ class _Class:
     due: float
     beat: Heartbeat
     book: Book = field(default_factory=Book)
-    asked: dict[str, Suspect] = field(default_factory=dict)  # by instance id: told to stop, not yet seen gone
+    asked: dict[str, _Asked] = field(default_factory=dict)  # by instance id: told to stop, not yet seen gone
     told: frozenset[str] = frozenset()  # instance ids that an Event spoke of
     status: SweepStatus = field(default_factory=SweepStatus)
     restored: bool = False
@@ -175,29 +183,30 @@ class Sweeper:
             if time.monotonic() > end:
                 return True
             request = StopRequest(refs[uid], grace, release=True)
-            spared = await self._remove_one(backend, request, suspects, class_.metadata.name, state)
+            asked = [_Asked(suspect, judgement.book.fuse is not None) for suspect in suspects]
+            spared = await self._remove_one(backend, request, asked, class_.metadata.name, state)
             if spared is not None:
                 metrics.ORPHANS_SPARED.labels(class_.metadata.name, spared).inc(len(suspects))
                 left = True
         return left or bool(state.asked)
 
     async def _remove_one(
-        self, backend: MeteredBackend, request: StopRequest, suspects: list[Suspect], class_name: str, state: _Class
+        self, backend: MeteredBackend, request: StopRequest, asked: list[_Asked], class_name: str, state: _Class
     ) -> str | None:
         """All instances of one UID; the answer is why they were spared, or None."""
-        new = [suspect for suspect in suspects if suspect.compute.id not in state.asked]
+        new = {one.suspect.compute.id: one for one in asked if one.suspect.compute.id not in state.asked}
         if new and not state.rate.take():
             return "RateLimited"
         try:
-            if not await self._is_unowned(suspects[0], class_name):
+            if not await self._is_unowned(asked[0].suspect, class_name):
                 return "WorkspaceFound"
+            state.asked.update(new)  # before the verb: where its answer is lost, it may have removed them
             await backend.stop(request)
         except OperatorError as error:
             log.warning("an orphan of workspace %s could not be removed: %s", request.ref.uid, error)
             return "Failed"
-        for suspect in new:
-            state.asked[suspect.compute.id] = suspect
-            log.info("told to stop: %s", words(suspect))
+        for one in new.values():
+            log.info("told to stop: %s", words(one.suspect))
         return None
 
     async def _is_unowned(self, suspect: Suspect, class_name: str) -> bool:
@@ -217,11 +226,12 @@ class Sweeper:
 
     def _note_gone(self, class_: WorkspaceClass, state: _Class, present: set[str]) -> None:
         """What was told to stop and is not listed any more was removed."""
-        for id_, suspect in list(state.asked.items()):
+        for id_, asked in list(state.asked.items()):
             if id_ in present:
                 continue
-            del state.asked[id_]
-            state.book = after_removal(state.book, time.monotonic())
+            suspect = state.asked.pop(id_).suspect
+            if not asked.released:
+                state.book = after_removal(state.book, time.monotonic())
             age, name = time.monotonic() - suspect.since, class_.metadata.name
             metrics.ORPHANS_REMOVED.labels(name, suspect.kind).inc()
             metrics.ORPHAN_AGE.labels(name).observe(age)
