@@ -29,6 +29,8 @@ EXAMPLES = ROOT / "deploy" / "examples"
 IMAGE = "workspace-operator/reference-agent:dev"
 NAMESPACE = "workspace-operator-system"
 _STARTUP = 60.0
+WORKSPACES = ("planner", "researcher", "writer", "analyst")
+CLASSES = ("docker", "process", "ec2")
 
 Say = Callable[[str], None]
 
@@ -167,9 +169,10 @@ class Stage:
             return False
 
     def _empty(self) -> None:
-        """Workspaces first: what they run would outlive the operator."""
-        self.cluster.kubectl("delete", "workspaces", "--all", "-A", "--timeout=60s", timeout=70, check=False)
-        self.cluster.kubectl("delete", "workspaceclasses", "--all", "--timeout=10s", check=False)
+        """Workspaces first, because what they run would outlive the operator. Only ours: the cluster may be a user's."""
+        for kind, names in (("workspaces", WORKSPACES), ("workspaceclasses", CLASSES)):
+            command = ("delete", kind, *names, "--ignore-not-found", "--timeout=60s")
+            self.cluster.kubectl(*command, timeout=70, check=False)
         secret = ("secret", SECRET["name"], "-n", SECRET["namespace"])
         self.cluster.kubectl("delete", *secret, "--ignore-not-found", check=False)
 
