@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,15 +91,21 @@ def secret(authority: Authority, trusted: Authority | None = None) -> Mapping[st
     return {"ca.crt": (trusted or authority).certificate, "tls.crt": certificate, "tls.key": key}
 
 
+def _secrets_open() -> int:
+    """Files that exist in this process's memory only, so that a kill leaves nothing of a key."""
+    links = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    return sum(link.startswith(("/memfd:ca.crt", "/memfd:tls.")) for link in links)
+
+
 async def test_an_engine_behind_tls_is_used_with_the_classs_certificates(
     lab: Lab, door: Relay, authority: Authority
 ) -> None:
     driver = lab.driver(host=door.host, tls_secret_ref=REF, secrets={SECRET: secret(authority)})
     assert (await started(driver, lab.request())).reading is Reading.RUNNING
     assert len(await driver.list_owned()) == 1
-    before = set(Path(tempfile.gettempdir()).glob("workspace-operator-tls-*"))
+    assert _secrets_open() == 3
     await driver.close()
-    assert set(Path(tempfile.gettempdir()).glob("workspace-operator-tls-*")) < before, "no key stays behind"
+    assert _secrets_open() == 0, "no key stays behind"
 
 
 async def test_certificates_are_read_anew_after_a_lost_connection(lab: Lab, door: Relay, authority: Authority) -> None:

@@ -1,18 +1,26 @@
-"""What the exploration covered, printed at the end of the run."""
+"""What the exploration and the traces covered, printed at the end of the run."""
 
 from __future__ import annotations
 
 import pytest
 from tests.model.explore import TAKEN
+from tests.model.simulation import COVERED
 from tests.model.test_world import LINES
 
 from workspace_operator.lifecycle.table import TABLE
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not LINES:
+    if not LINES and not COVERED.traces:
         return
     terminalreporter.section("model of the lifecycle")
+    if LINES:
+        _explored(terminalreporter)
+    if COVERED.traces:
+        terminalreporter.write_line(COVERED.line())
+
+
+def _explored(terminalreporter: pytest.TerminalReporter) -> None:
     for line in LINES:
         terminalreporter.write_line(line)
     untaken = [row for row in TABLE if not TAKEN[row]]

@@ -166,7 +166,7 @@ class Pass:
         if outcome == "write: crash before":
             self.fate.die()
         before = s.status
-        s.status = _merged(s.status, patch["status"])
+        s.status = merged(s.status, patch["status"])
         s.version += 1
         self.wrote = True
         self._check_status(before)
@@ -279,7 +279,7 @@ class Machine:
             raise Violation(str(violation), *fate.told) from None
 
 
-def _merged(before: Any, patch: Any) -> Any:
+def merged(before: Any, patch: Any) -> Any:
     """RFC 7386, as the API server applies it."""
     if not isinstance(patch, dict):
         return patch
@@ -288,5 +288,5 @@ def _merged(before: Any, patch: Any) -> Any:
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = _merged(result.get(key), value)
+            result[key] = merged(result.get(key), value)
     return result

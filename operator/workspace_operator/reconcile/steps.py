@@ -43,7 +43,14 @@ async def intend(run: Run, s: Situation, decision: Decision) -> None:
 
 
 async def provision(run: Run, s: Situation, decision: Decision) -> None:
-    """Ask for the recorded incarnation; asking again adopts what an earlier, lost call made (I-06)."""
+    """Ask for the recorded incarnation; asking again adopts what an earlier, lost call made (I-06).
+
+    That no older one is left may come from a listing that is older than its start: one fresh look settles it.
+    """
+    if s.seen.sight is Sight.ABSENT and 1 < s.record.incarnation != run.memory.alone:
+        if await _confirmed(run, decision) is None:
+            return
+        run.memory.alone = s.record.incarnation
     request = await _request(run, s, decision)
     if request is not None:
         await _settle(run, s, _backend(run).provision(request))
@@ -77,11 +84,9 @@ async def release(run: Run, s: Situation, decision: Decision) -> None:
 
 async def fail(run: Run, s: Situation, decision: Decision) -> None:
     """Count a failure, after a fresh look confirmed it: the listing may be some seconds old."""
-    await run.look_closely()
-    again = await run.situation()
-    if plan(again).row != decision.row:
-        return  # the fresh look told otherwise; the pass goes on with that
-    run.record = report.fail(again, _failure_of(decision, again))
+    again = await _confirmed(run, decision)
+    if again is not None:
+        run.record = report.fail(again, _failure_of(decision, again))
 
 
 async def revoke(run: Run, s: Situation, decision: Decision) -> None:
@@ -110,7 +115,9 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
 
 
 async def delete_data(run: Run, s: Situation, decision: Decision) -> None:
-    """Remove the data volume; the plan comes here only after the compute was seen gone."""
+    """Remove the data volume; the plan comes here only after the compute was seen gone, and that is looked at again."""
+    if await _confirmed(run, decision) is None:
+        return
     run.verb_done = True
     try:
         run.memory.data_gone = await _backend(run).delete_data(run.ref)
@@ -120,11 +127,8 @@ async def delete_data(run: Run, s: Situation, decision: Decision) -> None:
 
 async def finish(run: Run, s: Situation, decision: Decision) -> None:
     """Let the finalizer go, after one more fresh look (I-10)."""
-    if isinstance(run.backend, MeteredBackend):
-        await run.look_closely()
-        if plan(await run.situation()).step is not Step.FINISH:
-            return
-    run.finished = True
+    if not isinstance(run.backend, MeteredBackend) or await _confirmed(run, decision) is not None:
+        run.finished = True
 
 
 STEPS: Mapping[Step, Executor] = {
@@ -142,6 +146,13 @@ STEPS: Mapping[Step, Executor] = {
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
+
+
+async def _confirmed(run: Run, decision: Decision) -> Situation | None:
+    """What a fresh look shows; None when it tells otherwise, and the pass goes on with that. Listings may be old."""
+    await run.look_closely()
+    again = await run.situation()
+    return again if plan(again).row == decision.row else None
 
 
 async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionRequest | None:

@@ -33,6 +33,7 @@ class Memory:
     """What this process remembers of one workspace; losing it costs a little time and nothing else."""
 
     ran: tuple[int, str] | None = None  # incarnation and start in which it was seen running
+    alone: int = 0  # incarnation that no older one is left beside, as a fresh look has shown
     data_gone: bool = False
     credentials: Credentials | None = None  # issued, not yet delivered
     finished: float | None = None  # monotonic time since which the finalizer may go

@@ -9,11 +9,10 @@ Without this a stop could see nothing, and the abandoned create would succeed af
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import docker
@@ -35,7 +34,6 @@ DEADLINE: Final = 15.0  # seconds without a byte, for every request but pulls an
 
 Client = Any  # docker.APIClient; the SDK is untyped
 T = TypeVar("T")
-_Directory = tempfile.TemporaryDirectory[str]
 
 _TLS_KEYS = ("ca.crt", "tls.crt", "tls.key")
 
@@ -195,9 +193,9 @@ class Engine:
                 Reason.BACKEND_UNREACHABLE,
                 f"The connection to the Docker engine at {self.host} was lost; it is made anew.",
             )
-        directory = None if tls is None else _tls_files(tls)
+        files = None if tls is None else _TlsFiles(tls)
         try:
-            oldest = self._client_of("1.24", directory)
+            oldest = self._client_of("1.24", files)
             try:
                 # Not version="auto": that asks before trust_env can be switched off.
                 speaks = str(oldest.version(api_version=False)["ApiVersion"])
@@ -206,17 +204,17 @@ class Engine:
             finally:
                 oldest.close()
             newest = DEFAULT_DOCKER_API_VERSION
-            client = self._client_of(speaks if version_lt(speaks, newest) else newest, directory)
+            client = self._client_of(speaks if version_lt(speaks, newest) else newest, files)
         except BaseException:
             self._tls = None  # perhaps they are the wrong ones: read anew for the next attempt
-            if directory is not None:
-                directory.cleanup()
+            if files is not None:
+                files.close()
             raise
-        client.workspace_tls = directory
+        client.workspace_tls = files
         return client
 
-    def _client_of(self, version: str, directory: _Directory | None) -> Client:
-        host, tls = self.host, False if directory is None else _tls_config(directory)
+    def _client_of(self, version: str, files: _TlsFiles | None) -> Client:
+        host, tls = self.host, False if files is None else files.config()
         if tls:
             host = host.replace("tcp://", "https://", 1)
         client = docker.APIClient(
@@ -232,20 +230,25 @@ class Engine:
         return client
 
 
+class _TlsFiles:
+    """The SDK takes paths only and reads them on each connection. These lead to memory of this process, so that a key
+    is on no disk and a kill leaves nothing of it."""
+
+    def __init__(self, secret: Mapping[str, bytes]) -> None:
+        self._files = {key: os.memfd_create(key) for key in _TLS_KEYS}
+        for key, file in self._files.items():
+            os.write(file, secret[key])
+
+    def config(self) -> TLSConfig:
+        ca, cert, key = (f"/proc/self/fd/{self._files[name]}" for name in _TLS_KEYS)
+        return TLSConfig(client_cert=(cert, key), ca_cert=ca, verify=True)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
 def _discard(client: Client) -> None:
     client.close()
-    if (directory := getattr(client, "workspace_tls", None)) is not None:
-        directory.cleanup()
-
-
-def _tls_files(secret: Mapping[str, bytes]) -> _Directory:
-    """The SDK takes paths only and reads them on each connection; the directory has mode 0700."""
-    directory = tempfile.TemporaryDirectory(prefix="workspace-operator-tls-")
-    for key in _TLS_KEYS:
-        (Path(directory.name) / key).write_bytes(secret[key])
-    return directory
-
-
-def _tls_config(directory: _Directory) -> TLSConfig:
-    ca, cert, key = (str(Path(directory.name) / name) for name in _TLS_KEYS)
-    return TLSConfig(client_cert=(cert, key), ca_cert=ca, verify=True)
+    if (files := getattr(client, "workspace_tls", None)) is not None:
+        files.close()
