@@ -38,7 +38,7 @@ def new_class(fleet: Fleet, tmp_path: Path) -> Iterator[NewClass]:
 
     yield make
     fleet.kubectl("delete", "workspaces", "--all", "--timeout=60s", timeout=70)
-    fleet.kubectl("delete", "workspaceclass", "--ignore-not-found", *made)
+    fleet.drop_classes(*made)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def desk(cluster: LocalCluster) -> Iterator[Fleet]:
     )
     yield made
     made.kubectl("delete", "workspaces", "--all")
-    made.kubectl("delete", "workspaceclass", "desk-process")
+    made.drop_classes("desk-process")
     made.kubectl("delete", "namespace", "desk", "--wait=false")
 
 

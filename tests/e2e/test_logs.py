@@ -51,7 +51,7 @@ def process_logs(cluster: LocalCluster, tmp_path: Path) -> Iterator[tuple[str, s
     admin = Fleet(cluster, "default")
     admin.apply(workspace_class("logs-process", process=block, stopGracePeriod="3s"))
     yield "logs-process", sys.executable
-    admin.kubectl("delete", "workspaceclass", "logs-process")
+    admin.drop_classes("logs-process")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def ec2_logs(cluster: LocalCluster, tmp_path: Path) -> Iterator[tuple[str, str]]
         cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(standin.secret()))
         admin.apply(workspace_class("logs-ec2", **{**spec, "allowedImages": [], "stopGracePeriod": "3s"}))
         yield "logs-ec2", sys.executable
-        admin.kubectl("delete", "workspaceclass", "logs-ec2")
+        admin.drop_classes("logs-ec2")
     finally:
         standin.end()
 
@@ -134,7 +134,7 @@ def test_an_engine_that_is_away(fleet: Fleet, cluster: LocalCluster, tmp_path: P
     told = refused(cluster.kubeconfig, "far", "-n", fleet.namespace)
     assert "none.sock" in told
     assert "from this machine" in told
-    cluster.kubectl("delete", "workspaceclass", "logs-away")
+    fleet.drop_classes("logs-away")
 
 
 def test_a_secret_that_the_caller_may_not_read(fleet: Fleet, cluster: LocalCluster) -> None:
@@ -156,7 +156,7 @@ def test_a_secret_that_the_caller_may_not_read(fleet: Fleet, cluster: LocalClust
     assert hidden not in told
     for kind in ("clusterrole", "clusterrolebinding"):
         cluster.kubectl("delete", kind, *(f"logs-{resource.partition('.')[0]}" for resource in ALLOWED))
-    cluster.kubectl("delete", "workspaceclass", "logs-tls")
+    fleet.drop_classes("logs-tls")
 
 
 def test_a_caller_without_any_right(cluster: LocalCluster) -> None:
@@ -183,4 +183,4 @@ def test_the_credentials_of_a_class_that_are_gone(fleet: Fleet, cluster: LocalCl
     told = refused(cluster.kubeconfig, "keyless", "-n", fleet.namespace)
     assert "Secret 'gone'" in told
     assert "create it" in told
-    cluster.kubectl("delete", "workspaceclass", "logs-keyless")
+    fleet.drop_classes("logs-keyless")

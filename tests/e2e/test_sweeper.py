@@ -41,8 +41,7 @@ def processes(admin: Fleet, operator: Operator, tmp_path: Any) -> Iterator[Class
 
     yield make
     for name in made:
-        # Not waited for: a class stays until its workspaces are gone, and the fleet ends after this.
-        admin.kubectl("delete", "workspaceclass", name, "--ignore-not-found", "--wait=false")
+        admin.drop_classes(name)
 
 
 def leak(operator: Operator, fleet: Fleet, *names: str) -> None:

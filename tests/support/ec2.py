@@ -70,7 +70,7 @@ class Account:
         return next((dict(c) for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
 
     def delete_classes(self) -> None:
-        self.classes.kubectl("delete", "workspaceclass", "--ignore-not-found", "--wait=false", *self._made)
+        self.classes.drop_classes(*self._made)
         self._made.clear()
 
     @contextmanager

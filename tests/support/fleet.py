@@ -82,6 +82,10 @@ class Fleet:
     def delete(self, *names: str, seconds: float = 60) -> None:
         self.kubectl("delete", "workspace", *names, f"--timeout={seconds:.0f}s", timeout=seconds + 10)
 
+    def drop_classes(self, *names: str) -> None:
+        """Each goes once no workspace uses it, which is not waited for."""
+        self.cluster.kubectl("delete", "workspaceclass", "--ignore-not-found", "--wait=false", *names)
+
 
 def until(probe: Callable[[], Any], seconds: float = 30, explain: Callable[[], str] = str) -> Any:
     """Call ``probe`` until it answers something true, and return that."""

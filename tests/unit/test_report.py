@@ -15,7 +15,7 @@ from workspace_operator.lifecycle import backoff
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.parameters import fingerprint
 from workspace_operator.lifecycle.plan import Situation, plan
-from workspace_operator.lifecycle.report import fail, intend, report
+from workspace_operator.lifecycle.report import begun, fail, intend, report
 
 OTHER = fingerprint({"image": "b"}, None)
 HALTED = seen(Sight.HALTED)
@@ -134,3 +134,13 @@ def test_the_back_off_doubles_up_to_five_minutes(failures: int, seconds: int) ->
     """I-26."""
     assert backoff.delay(failures) == timedelta(seconds=seconds)
     assert backoff.stable_after(failures) >= backoff.delay(failures)
+
+
+def test_a_start_is_timed_from_when_the_backend_took_it() -> None:
+    """I-26: neither a queue nor the end of the incarnation before uses up the provision timeout."""
+    queued = record(instance(since=at(-1000)))
+    taken = begun(queued, NOW).instance
+    assert taken is not None and taken.since == at(0)
+    paused = record(instance(since=None))
+    assert begun(paused, NOW) == paused
+    assert begun(record(), NOW) == record()

@@ -12,7 +12,7 @@ from types import FrameType
 from controlplane.binaries import BinariesMissing
 from controlplane.kubectl import ClusterError
 from controlplane.processes import say
-from demo.stage import EXAMPLES, Stage, StageError
+from demo.stage import EXAMPLES, IMAGE, WORKSPACES, Stage, StageError
 from demo.standin import StandInError, table
 
 _WAIT = "--timeout=90s"
@@ -26,6 +26,7 @@ class Walk:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._begin = time.monotonic()
+        self._labels = ""
 
     def run(self) -> None:
         self._come_up()
@@ -68,6 +69,7 @@ class Walk:
         engine = self._stage.engine
         if engine is not None:
             instance = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.status.instance.id}")
+            self._labels = self._stage.labels_of(instance.strip())
             self._shell("docker", f"--host={engine.host}", "rm", "-f", instance.strip())
         else:
             identity = self._kubectl_quiet("get", "workspace", "researcher", "-o", "jsonpath={.metadata.uid}")
@@ -109,14 +111,27 @@ class Walk:
         self._fleet()
         self._instances()
         self._chapter("Delete everything: the finalizer goes once the backend shows nothing running")
-        self._kubectl("delete", "workspace", "--all", "--timeout=90s")
+        self._kubectl("delete", "workspace", *WORKSPACES, "--timeout=90s")
         self._fleet()
         engine = self._stage.engine
         if engine is not None:
             self._shell(
                 "docker", f"--host={engine.host}", "ps", "-a", "--filter", "label=workspace-operator.dev/cluster"
             )
+        if engine is not None:
+            self._sweep(engine.host)
         say(f"\n{_BOLD}The demo is over after {time.monotonic() - self._begin:.0f} s of walking: success.{_END}")
+
+    def _sweep(self, host: str) -> None:
+        self._chapter("A leak: a container with the labels of a workspace that is gone. Nobody accounts for it")
+        labels = self._stage.directory / "labels"
+        labels.write_text(self._labels)
+        run = ("docker", f"--host={host}", "run", "-d", "--name=leak", f"--label-file={labels}", "--entrypoint=python")
+        self._shell(*run, IMAGE, "-c", "import time; time.sleep(600)")
+        self._kubectl("wait", "--for=jsonpath={.status.sweep.removed}=1", "workspaceclass/docker", _WAIT)
+        self._kubectl("get", "workspaceclasses")
+        self._kubectl("get", "events", "--field-selector=reason=OrphanRemoved", "-o", "custom-columns=:message")
+        self._shell("docker", f"--host={host}", "ps", "-a", "--filter", "name=leak")
 
     # -- how a person would say it -------------------------------------------------------------------------------------
 

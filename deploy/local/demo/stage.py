@@ -29,6 +29,8 @@ EXAMPLES = ROOT / "deploy" / "examples"
 IMAGE = "workspace-operator/reference-agent:dev"
 NAMESPACE = "workspace-operator-system"
 _STARTUP = 60.0
+WORKSPACES = ("planner", "researcher", "writer", "analyst")
+CLASSES = ("docker", "process", "ec2")
 
 Say = Callable[[str], None]
 
@@ -166,10 +168,18 @@ class Stage:
         except (urllib.error.URLError, OSError):
             return False
 
+    def labels_of(self, container: str) -> str:
+        """A container's labels, a line each."""
+        assert self.engine is not None
+        template = "{{range $key, $value := .Config.Labels}}{{$key}}={{$value}}{{println}}{{end}}"
+        command = ["docker", f"--host={self.engine.host}", "inspect", f"--format={template}", container]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
     def _empty(self) -> None:
-        """Workspaces first: what they run would outlive the operator."""
-        self.cluster.kubectl("delete", "workspaces", "--all", "-A", "--timeout=60s", timeout=70, check=False)
-        self.cluster.kubectl("delete", "workspaceclasses", "--all", "--timeout=10s", check=False)
+        """Workspaces first: what they run would outlive the operator. Only ours: the cluster may be a user's."""
+        for kind, names in (("workspaces", WORKSPACES), ("workspaceclasses", CLASSES)):
+            command = ("delete", kind, *names, "--ignore-not-found", "--timeout=60s")
+            self.cluster.kubectl(*command, timeout=70, check=False)
         secret = ("secret", SECRET["name"], "-n", SECRET["namespace"])
         self.cluster.kubectl("delete", *secret, "--ignore-not-found", check=False)
 
@@ -187,6 +197,10 @@ class Stage:
             return
         spec["docker"]["host"] = self.engine.host
         spec["docker"]["pullPolicy"] = "Never"
+        spec |= {
+            "sweep": {"interval": "5s", "gracePeriod": "3s"},
+            "observeInterval": "3s",
+        }  # a walk has no five minutes
         if isinstance(self.cluster, LocalCluster):
             spec["identity"] = {"server": f"https://host.docker.internal:{self.cluster.port}"}
 
