@@ -149,7 +149,7 @@ def test_a_secret_that_the_caller_may_not_read(fleet: Fleet, cluster: LocalClust
         cluster.kubectl("create", "clusterrole", role, f"--verb={verb}", f"--resource={resource}")
         cluster.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", "--user=reader")
     told = refused(cluster.client_kubeconfig("reader"), "guarded", "-n", fleet.namespace)
-    assert f"You may not read Secret 'tls' in namespace '{fleet.namespace}'" in told
+    assert f"The right to get Secret 'tls' in namespace '{fleet.namespace}'" in told
     assert "the operator's own has it" in told
     told = refused(cluster.kubeconfig, "guarded", "-n", fleet.namespace)
     assert "lacks tls.crt" in told

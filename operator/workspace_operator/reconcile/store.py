@@ -39,7 +39,7 @@ class Entry:
     desired: DesiredState
     parent: str | None
     class_name: str | None
-    recorded_class: str | None
+    placed_in: str | None  # the class in which it has an instance on record
     phase: str | None
 
     def parse(self) -> Workspace:
@@ -65,7 +65,7 @@ class Store:
 
     def put(self, body: dict[str, Any]) -> bool:
         """Remember an object; False when a newer version of it or of a namesake is known already, or its deletion."""
-        metadata, spec = body["metadata"], body.get("spec") or {}
+        metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
         key = key_of(metadata["namespace"], metadata["name"])
         version, known = int(metadata["resourceVersion"]), self._workspaces.get(key)
         if version <= max(known.version if known is not None else 0, self._deleted.get(metadata["uid"], 0)):
@@ -86,8 +86,8 @@ class Store:
             desired=DesiredState(spec.get("desiredState") or DesiredState.RUNNING),
             parent=(spec.get("parentRef") or {}).get("name"),
             class_name=spec.get("className"),
-            recorded_class=(body.get("status") or {}).get("className"),
-            phase=(body.get("status") or {}).get("phase"),
+            placed_in=status.get("className") if status.get("instance") else None,
+            phase=status.get("phase"),
         )
         self._keys[entry.uid] = key
         if entry.parent:
@@ -166,8 +166,8 @@ class Store:
         return [key for key, entry in self._workspaces.items() if entry.class_name in (name, None)]
 
     def users_of_class(self, name: str) -> Iterator[str]:
-        """Workspaces that name a class or were started in it."""
-        return (key for key, entry in self.entries() if name in (entry.class_name, entry.recorded_class))
+        """Workspaces that have an instance in a class: without the class nobody could stop it."""
+        return (key for key, entry in self.entries() if entry.placed_in == name)
 
     def phases_of_class(self, name: str, is_default: bool) -> dict[str, int]:
         """Number of workspaces by phase."""
