@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=60)  # how often a class that works is checked
 RETRY_INTERVAL = timedelta(seconds=10)  # and one that does not
-_AGAIN = timedelta(seconds=2)  # at least this long between checks of one that does not
-_EARLY = 1.0  # second: a wake-up in time is never taken for one that came too early
+_AGAIN = timedelta(seconds=1)  # at least this long between checks of one that does not, whatever wakes it
 _NEEDED = {PauseMode.FREEZE: Capability.FREEZE, PauseMode.HIBERNATE: Capability.HIBERNATE}
 COUNT_DELAY = timedelta(seconds=2)  # status changes of workspaces are counted at most this often
 
@@ -84,7 +83,7 @@ class ClassReconciler:
         at, verdict = self._checked.get(name, (0.0, None))
         listed = self._world.observer.problem(name) is None
         interval = CHECK_INTERVAL if listed and verdict is not None and verdict[0] is ConditionStatus.TRUE else _AGAIN
-        if verdict is not None and not fresh and time.monotonic() - at < interval.total_seconds() - _EARLY:
+        if verdict is not None and not fresh and time.monotonic() - at < interval.total_seconds():
             return verdict
         try:
             verdict = ConditionStatus.TRUE, Reason.USABLE, await backend.check()
