@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from workspace_operator.api import meta
+from workspace_operator.api.delegation import Delegation
 from workspace_operator.api.schema import structural
 from workspace_operator.api.workspace import Workspace
 from workspace_operator.api.workspaceclass import WorkspaceClass
@@ -41,6 +42,7 @@ class Kind:
     scope: str
     columns: tuple[Column, ...]
     categories: tuple[str, ...] = ()
+    selectable: tuple[str, ...] = ()  # what --field-selector may name
 
     @property
     def file_name(self) -> str:
@@ -48,6 +50,7 @@ class Kind:
 
 
 _READY = ".status.conditions[?(@.type=='Ready')]"
+_FINISHED = ".status.conditions[?(@.type=='Finished')]"
 _AGE = Column("Age", ".metadata.creationTimestamp", "Time since creation.", type="date")
 
 KINDS = (
@@ -91,6 +94,26 @@ KINDS = (
             Column("Stalled", ".status.conditions[?(@.type=='Stalled')].message", "What to decide.", priority=1),
         ),
     ),
+    Kind(
+        Delegation,
+        plural=meta.DELEGATIONS,
+        short="dlg",
+        scope="Namespaced",
+        categories=("fleet",),
+        selectable=(".spec.from.name", ".spec.to.name", ".status.phase"),
+        columns=(
+            Column("From", ".spec.from.name", "Who delegates."),
+            Column("To", ".spec.to.name", "Who is to do it."),
+            Column("Desired", ".spec.desiredState", "What the user wishes."),
+            Column("Phase", ".status.phase", "Where it is."),
+            Column("Reason", f"{_FINISHED}.reason", "Why."),
+            _AGE,
+            Column("Attempts", ".status.attemptCount", "Sendings so far.", type="integer", priority=1),
+            Column("Task", ".status.task.id", "The agent's id of the task.", priority=1),
+            Column("Deadline", ".status.deadline", "When it is over at the latest.", priority=1),
+            Column("Message", f"{_FINISHED}.message", "What happened.", priority=1),
+        ),
+    ),
 )
 
 
@@ -110,6 +133,7 @@ def definition(kind: Kind) -> dict[str, Any]:
     }
     if kind.categories:
         names["categories"] = list(kind.categories)
+    selectable = {"selectableFields": [{"jsonPath": path} for path in kind.selectable]} if kind.selectable else {}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -125,6 +149,7 @@ def definition(kind: Kind) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [column.as_dict() for column in kind.columns],
+                    **selectable,
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],

@@ -8,8 +8,10 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 WORKSPACES: Final = "workspaces"
 WORKSPACE_CLASSES: Final = "workspaceclasses"
+DELEGATIONS: Final = "delegations"
 
 FINALIZER: Final = f"{GROUP}/cleanup"
+CLAIM_FINALIZER: Final = f"{GROUP}/task"  # on a Delegation: its message may have been sent
 RELEASE_FUSE_ANNOTATION: Final = f"{GROUP}/release-fuse"
 DEFAULT_CLASS_ANNOTATION: Final = f"{GROUP}/is-default-class"
 
@@ -29,6 +31,7 @@ MANAGED_BY: Final = "workspace-operator"
 # What an agent reports about itself on its Lease (deploy/agent/CONTRACT.md).
 AGENT_STATE_ANNOTATION: Final = f"{GROUP}/agent-state"
 AGENT_MESSAGE_ANNOTATION: Final = f"{GROUP}/agent-message"
+ACTIVE_TASKS_ANNOTATION: Final = f"{GROUP}/active-tasks"
 
 IDENTITY_DIRECTORY: Final = "/var/run/secrets/workspace-operator.dev"
 RESERVED_ENV_PREFIXES: Final = ("WORKSPACE_", "KUBERNETES_")

@@ -94,6 +94,44 @@ class Reason(StrEnum):
     SWEEP_FUSE_BLOWN = "SweepFuseBlown", "So much has no workspace that nothing is removed until a person agrees."
     SWEEP_FAILED = "SweepFailed", "Backend or API server could not be listed completely; nothing was removed."
 
+    # Delegations that wait
+    HELD = "Held", "spec.desiredState is Paused: the task is not sent."
+    SOURCE_NOT_FOUND = "SourceNotFound", "The workspace in spec.from does not exist."
+    TARGET_NOT_FOUND = "TargetNotFound", "The workspace in spec.to does not exist."
+    TARGET_STARTING = "TargetStarting", "The target is starting; the task is sent when its agent answers."
+    TARGET_WAKING = "TargetWaking", "The target paused because it was idle, and is being woken for this task."
+    TARGET_PAUSED = "TargetPaused", "The target is paused; the task is sent when it runs again."
+    TARGET_STOPPED = "TargetStopped", "The target is stopped; the task is sent when it runs again."
+    TARGET_NOT_READY = "TargetNotReady", "The target's agent does not answer."
+    TARGET_BUSY = "TargetBusy", "The target has as many tasks as it takes at once."
+    DELIVERY_FAILED = "DeliveryFailed", "The message provably did not arrive; it is sent again after a back-off."
+    MESSAGE_NOT_FOUND = "MessageNotFound", "The ConfigMap key in spec.messageFrom does not exist."
+
+    # Delegations under way
+    PERMITTED = "Permitted", "The sender may delegate to the target."
+    NOT_PERMITTED = "NotPermitted", "The sender may not delegate to the target; the message names the rule."
+    NOT_DELIVERED = "NotDelivered", "The agent has not got the message."
+    SENDING = "Sending", "The message is on its way to the agent."
+    DELIVERY_UNKNOWN = "DeliveryUnknown", "Nobody knows whether the message arrived; the agent is being asked."
+    ACKNOWLEDGED = "Acknowledged", "The agent has the task."
+    WORKING = "Working", "The agent works on the task."
+    INPUT_REQUIRED = "InputRequired", "The agent asks for more; status.question has what."
+    AGENT_SILENT = "AgentSilent", "There was no sign of life of the task for spec.stuckAfter; it may still finish."
+    TASK_LOST = "TaskLost", "The agent no longer knows the task, as after a restart; the message is sent again."
+    CANCELLING = "Cancelling", "The agent was told to give the task up."
+
+    # Delegations that are over
+    COMPLETED = "Completed", "The agent finished the task; status.result has its answer."
+    TASK_FAILED = "TaskFailed", "The agent reports that the task failed."
+    ANSWER_UNUSABLE = "AnswerUnusable", "The agent's answer is too large or is not valid A2A."
+    DELIVERY_REFUSED = "DeliveryRefused", "The agent does not accept the message, now or later."
+    ATTEMPTS_EXHAUSTED = "AttemptsExhausted", "As many sendings failed as spec.retry.maxAttempts allows."
+    DELIVERY_AMBIGUOUS = "DeliveryAmbiguous", "Nobody knows whether it arrived, and spec.retry.whenAmbiguous is Fail."
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "It was not over by its deadline."
+    TARGET_GONE = "TargetGone", "The workspace that had the task was deleted."
+    SOURCE_GONE = "SourceGone", "The workspace that delegated was deleted."
+    CANCELLED = "Cancelled", "spec.desiredState is Stopped, or the Delegation is being deleted."
+
     # Events only
     ORPHAN_REMOVED = "OrphanRemoved", "An instance that no workspace accounted for was removed and is seen gone."
     DELETED = "Deleted", "The compute was seen gone; the finalizer is removed."

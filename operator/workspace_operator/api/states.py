@@ -21,6 +21,7 @@ class EffectiveReason(StrEnum):
 
     USER = "User"
     PARENT = "Parent"
+    IDLE_TIMEOUT = "IdleTimeout"
 
 
 class Reading(StrEnum):
@@ -108,6 +109,39 @@ class PullPolicy(StrEnum):
     NEVER = "Never"
 
 
+class DelegationPhase(StrEnum):
+    """Where a delegated task is. The last three are terminal: they never change."""
+
+    QUEUED = "Queued"
+    DISPATCHED = "Dispatched"
+    WORKING = "Working"
+    INPUT_REQUIRED = "InputRequired"
+    STUCK = "Stuck"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+#: Phases that nothing leaves.
+TERMINAL = frozenset({DelegationPhase.COMPLETED, DelegationPhase.FAILED, DelegationPhase.CANCELLED})
+
+
+class WhenAmbiguous(StrEnum):
+    """What follows when nobody knows whether a message arrived and the agent cannot be asked."""
+
+    RESEND = "Resend"
+    FAIL = "Fail"
+
+
+class CancelOutcome(StrEnum):
+    """What became of a cancel that was sent to the agent."""
+
+    CONFIRMED = "Confirmed"  # the agent says that the task is cancelled, or does not know it
+    FINISHED = "Finished"  # the task was over already
+    REFUSED = "Refused"  # the agent answered, and did not cancel
+    UNANSWERED = "Unanswered"  # no answer in time: the task may go on
+
+
 class Capability(StrEnum):
     """What a backend can do beyond the verbs; shown in the class status."""
 
@@ -140,3 +174,6 @@ class ConditionType(StrEnum):
     STOP_CONFIRMED = "StopConfirmed"
     DELETING = "Deleting"
     SWEPT = "Swept"
+    ACCEPTED = "Accepted"
+    DELIVERED = "Delivered"
+    FINISHED = "Finished"

@@ -118,6 +118,21 @@ class Agent(Model):
             "None: a running instance counts as available."
         ),
     )
+    max_concurrent_tasks: int = Field(
+        default=1, ge=1, le=1000, description="Delegations that the agent is given at once; the others wait."
+    )
+
+
+class Idle(Model):
+    """What happens when the agent has nothing to do."""
+
+    pause_after: duration_field("5s", "720h") = Field(  # type: ignore[valid-type]
+        description=(
+            "Pause the compute this long after the last task: delegations to it, and tasks that the agent reports with "
+            "its Lease. The wish stays Running (status.effectiveState says Paused, IdleTimeout); a delegation or a new "
+            "restartToken wakes it."
+        )
+    )
 
 
 class WorkspaceSpec(Model):
@@ -182,6 +197,7 @@ class WorkspaceSpec(Model):
             "parent and comes back to its own wish with it. Deleting the parent leaves the child as it is."
         ),
     )
+    idle: Idle | None = Field(default=None, description="Pause when idle; without it never.")
     restart_token: str | None = Field(
         default=None,
         description="Any string. A value that differs from status.restartToken asks for exactly one restart.",
@@ -235,6 +251,20 @@ class CredentialsStatus(Model):
     expires: str = Field(description="When the token ends.", json_schema_extra={"format": "date-time"})
 
 
+class IdleStatus(Model):
+    """Since when the agent has nothing to do; kept where spec.idle is set."""
+
+    last_task_time: str = Field(
+        description="When a task was last seen, or the instance began to serve; exact to a quarter of pauseAfter.",
+        json_schema_extra={"format": "date-time"},
+    )
+    paused_time: str | None = Field(
+        default=None,
+        description="Since when it is paused for being idle; absent while it is not.",
+        json_schema_extra={"format": "date-time"},
+    )
+
+
 class WorkspaceStatus(Model):
     """What is, as last observed. Written by the operator only."""
 
@@ -242,13 +272,15 @@ class WorkspaceStatus(Model):
     phase: Phase | None = Field(default=None, description="A summary for people; programs read conditions.")
     class_name: str | None = Field(default=None, description="The class in use.")
     effective_state: DesiredState | None = Field(
-        default=None, description="The lowest of the workspace's own wish and its ancestors'."
+        default=None,
+        description="The lowest of the workspace's own wish and its ancestors', lower when idle.",
     )
     effective_reason: EffectiveReason | None = Field(default=None, description="Who decided effectiveState.")
     incarnation: int = Field(default=0, description="Number of the latest instance; it only grows.")
     instance: InstanceStatus | None = Field(default=None, description="The compute; absent when released.")
     credentials: CredentialsStatus | None = Field(default=None, description="Present while a token is valid.")
     endpoint: str | None = Field(default=None, description="URL of the agent, from observation.")
+    idle: IdleStatus | None = Field(default=None, description="Present where spec.idle is set.")
     restart_token: str | None = Field(default=None, description="The last spec.restartToken that was honoured.")
     pending_restart: bool = Field(default=False, description="The template changed and waits for a restart.")
     failures: FailureStatus | None = Field(default=None, description="Consecutive failures and the next attempt.")

@@ -119,6 +119,21 @@ class Identity(Model):
     )
 
 
+class DelegationPolicy(Model):
+    """Delegations across namespaces: both sides' classes must name the other's. Within one, the family rule holds."""
+
+    from_namespaces: tuple[str, ...] = Field(
+        default=(),
+        description="Shell-style patterns of namespaces whose workspaces may delegate to this class's.",
+        max_length=64,
+    )
+    to_namespaces: tuple[str, ...] = Field(
+        default=(),
+        description="Shell-style patterns of namespaces to which this class's workspaces may delegate.",
+        max_length=64,
+    )
+
+
 class WorkspaceClassSpec(Model):
     """What the platform team owns. The backend block is immutable in kind."""
 
@@ -155,6 +170,9 @@ class WorkspaceClassSpec(Model):
     )
     limits: ClassLimits = Field(default_factory=ClassLimits, description="Start rate and concurrency.")
     identity: Identity = Field(default_factory=Identity, description="Identity of the workspaces.")
+    delegations: DelegationPolicy = Field(
+        default_factory=DelegationPolicy, description="Delegations from and to other namespaces."
+    )
     sweep: Sweep = Field(default_factory=Sweep, description="The search for compute whose workspace is gone.")
 
     @property

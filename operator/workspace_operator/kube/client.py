@@ -77,6 +77,11 @@ def workspaces(namespace: str | None = None, name: str | None = None, sub: str |
     return path(f"{API_VERSION}/workspaces", namespace, name, sub)
 
 
+def delegations(namespace: str | None = None, name: str | None = None, sub: str | None = None) -> str:
+    """URL path of Delegations."""
+    return path(f"{API_VERSION}/delegations", namespace, name, sub)
+
+
 def workspace_classes(name: str | None = None, sub: str | None = None) -> str:
     """URL path of WorkspaceClasses."""
     return path(f"{API_VERSION}/workspaceclasses", None, name, sub)
@@ -136,11 +141,16 @@ class KubeClient:
         except NotFound:
             return
 
-    async def list(self, url: str, labels: str | None = None) -> AsyncIterator[Object]:
+    async def list(self, url: str, labels: str | None = None, fields: str | None = None) -> AsyncIterator[Object]:
         """All items, page by page; a failure on any page raises, so a partial listing is never taken for whole."""
         token = ""
         while True:
-            query = {"limit": str(PAGE), "continue": token, "labelSelector": labels or ""}
+            query = {
+                "limit": str(PAGE),
+                "continue": token,
+                "labelSelector": labels or "",
+                "fieldSelector": fields or "",
+            }
             page = await self._request("GET", f"{url}?{urlencode({k: v for k, v in query.items() if v})}")
             for item in page.get("items", ()):
                 yield item

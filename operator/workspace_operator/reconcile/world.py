@@ -12,6 +12,7 @@ from workspace_operator.kube.client import KubeClient
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.identity import Credentials, Identities
 from workspace_operator.lifecycle.facts import Goal
+from workspace_operator.reconcile.activity import NOTHING, Activity
 from workspace_operator.reconcile.observer import Observer
 from workspace_operator.reconcile.serving import LeaseBook, Prober
 from workspace_operator.reconcile.store import Store
@@ -58,6 +59,7 @@ class World:
     prober: Prober
     wake: Callable[[str], None]  # a workspace's key
     wake_class: Callable[[str], None]
+    activity: Callable[[str], Activity] = lambda _: NOTHING  # of a workspace's key: what delegations ask of it
     clock: Clock = field(default_factory=Clock)
     memories: dict[str, Memory] = field(default_factory=dict)
     sweeps: dict[str, SweepReport] = field(default_factory=dict)  # by class name

@@ -1,0 +1,1 @@
+"""What talks to agents: A2A over HTTP with the official SDK."""
