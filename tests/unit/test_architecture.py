@@ -21,6 +21,8 @@ LIBRARIES = {
     "docker": f"{PACKAGE}.backends.docker",
     "boto3": f"{PACKAGE}.backends.ec2",
     "botocore": f"{PACKAGE}.backends.ec2",
+    "a2a": f"{PACKAGE}.a2a",
+    "httpx": f"{PACKAGE}.a2a",
 }
 
 #: room → rooms of ours that it may import. ``errors`` and ``telemetry`` are open to all.
@@ -28,8 +30,9 @@ MAY_IMPORT = {
     "api": {"api"},
     "lifecycle": {"api", "lifecycle"},
     "kube": {"api", "kube"},
+    "a2a": {"api", "a2a"},
     "backends": {"api", "backends"},
-    "reconcile": {"api", "lifecycle", "kube", "backends", "reconcile"},
+    "reconcile": {"api", "lifecycle", "kube", "backends", "a2a", "reconcile"},
     "telemetry": set(),
     "errors": set(),
     "settings": set(),
@@ -237,7 +240,7 @@ def _enums(node: object) -> Iterator[tuple[str, ...]]:
 
 _PUBLISHED = (
     *("DesiredState", "EffectiveReason", "Phase", "PauseMode", "WhenDeleted", "UpdatePolicy", "Probe"),
-    *("IdentityMode", "PullPolicy", "ConditionStatus"),
+    *("IdentityMode", "PullPolicy", "ConditionStatus", "DelegationPhase", "WhenAmbiguous", "CancelOutcome"),
 )
 
 
