@@ -36,6 +36,11 @@ def register(runtime: Runtime) -> kopf.OperatorRegistry:
         runtime.watch_beats[meta.WORKSPACE_CLASSES].beat()
         runtime.class_seen(dict(event["object"]), deleted=event["type"] == "DELETED")
 
+    @kopf.on.event(meta.GROUP, meta.VERSION, meta.DELEGATIONS, registry=registry, id="delegation")
+    async def delegation_event(event: kopf.RawEvent, **_: Any) -> None:
+        runtime.watch_beats[meta.DELEGATIONS].beat()
+        runtime.delegation_seen(dict(event["object"]), deleted=event["type"] == "DELETED")
+
     @kopf.on.event(
         "coordination.k8s.io", "v1", "leases", registry=registry, id="lease", labels={meta.LABEL_NAME: kopf.PRESENT}
     )

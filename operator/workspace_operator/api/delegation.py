@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema
@@ -13,6 +14,7 @@ from workspace_operator.api.workspace import ObjectMeta
 PREVIEW_BYTES = 4096
 MESSAGE_TEXT = 131_072  # characters; larger input comes from a ConfigMap
 ATTEMPTS_KEPT = 10
+ANSWER_KEY = "answer"  # in the ConfigMap that keeps a long answer
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 #: Everything that can't change after creation, with what to do instead.
@@ -257,3 +259,11 @@ class Delegation(Model):
     metadata: ObjectMeta
     spec: DelegationSpec = Field(description="The task.")
     status: DelegationStatus = Field(default_factory=DelegationStatus, description="What became of it.")
+
+
+def answer_name(delegation: str) -> str:
+    """Name of the ConfigMap that keeps a long answer; a name that is too long for the prefix is shortened."""
+    name = f"delegation-{delegation}"
+    if len(name) <= 253:
+        return name
+    return f"{name[:236]}-{hashlib.sha256(delegation.encode()).hexdigest()[:16]}"

@@ -1,0 +1,108 @@
+"""Everything that delegations need while this process leads: book, queue, talks, sweeper; and what they tell others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from workspace_operator.a2a.client import AgentClient
+from workspace_operator.kube.client import KubeClient, persist
+from workspace_operator.kube.events import EventPoster
+from workspace_operator.reconcile.activity import Activity
+from workspace_operator.reconcile.delegation.book import Book, Entry
+from workspace_operator.reconcile.delegation.desk import Desk
+from workspace_operator.reconcile.delegation.errands import Errands
+from workspace_operator.reconcile.delegation.ledger import INTERVAL, OVERDUE, Ledger
+from workspace_operator.reconcile.delegation.reconciler import DelegationReconciler
+from workspace_operator.reconcile.queue import KeyedQueue
+from workspace_operator.reconcile.store import Store, key_of
+from workspace_operator.reconcile.world import Clock
+from workspace_operator.telemetry import metrics
+from workspace_operator.telemetry.loops import Supervisor, forever
+
+log = logging.getLogger(__name__)
+
+WORKERS = 32
+PASS_DEADLINE = 60.0
+
+
+class Delegations:
+    """The office that handles delegations; the runtime tells it what it sees."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        events: EventPoster,
+        wake_workspace: Callable[[str], None],
+        leading: Callable[[], bool],
+    ) -> None:
+        self._agents, self._book, clock = AgentClient(), Book(), Clock()
+        self._errands = Errands(self._agents, clock.now, self.wake, leading)
+        self._desk = Desk(client, store, self._book, self._errands, events, self.wake, wake_workspace, clock)
+        self._reconciler = DelegationReconciler(self._desk)
+        self.queue = KeyedQueue("delegation", self._reconciler, WORKERS, PASS_DEADLINE)
+        self._ledger = Ledger(self._desk, self.seen, self._reconciler.dropped)
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """List all, so that every claimed place is known before the first one is given away; then begin."""
+        await persist("the list of delegations", self._ledger.sweep)
+        supervisor.start("queue/delegation", self.queue.run())
+        beat = supervisor.heartbeat("delegations", OVERDUE)
+        supervisor.start("delegations", forever(beat, lambda: INTERVAL, self._ledger.sweep))
+
+    async def stop(self) -> None:
+        """Break off all talks: the objects say what was claimed."""
+        await self._errands.close()
+        await self._agents.close()
+
+    def collect(self) -> None:
+        """Refresh the gauges, right before a scrape."""
+        self._ledger.count()
+        metrics.TALKS.set(len(self._errands))
+
+    def wake(self, key: str) -> None:
+        """Have a pass over a delegation soon."""
+        self.queue.add(key)
+
+    def activity(self, workspace: str) -> Activity:
+        """What delegations ask of a workspace."""
+        return self._book.activity(workspace)
+
+    def seen(self, body: dict[str, Any], *, deleted: bool = False) -> None:
+        """A delegation as a watch or listing shows it."""
+        metadata = body["metadata"]
+        key = key_of(metadata["namespace"], metadata["name"])
+        before = self._book.get(key)
+        if deleted:
+            self._reconciler.dropped(key, metadata["uid"], int(metadata["resourceVersion"]))
+            return
+        try:
+            changed = self._book.put(body)
+        except ValidationError as error:
+            log.error("delegation %s does not fit this operator's schema and is left alone: %s", key, error)
+            return
+        if changed:
+            self.wake(key)
+            self._tell_target(before, self._book.get(key))
+
+    def workspace_changed(self, workspace: str) -> None:
+        """A workspace came, went, or changed in what delegations need of it."""
+        for key, entry in (*self._book.to(workspace), *self._book.by(workspace)):
+            if not entry.over:
+                self.wake(key)
+
+    def _tell_target(self, before: Entry | None, after: Entry | None) -> None:
+        """A workspace that idles wants to know whether it is wanted."""
+        if after is None or (before is not None and _asks(before) == _asks(after)):
+            return
+        target = self._desk.store.get(after.target)
+        if target is not None and target.receiver.idles:
+            self._desk.wake_workspace(after.target)
+
+
+def _asks(entry: Entry) -> tuple[bool, bool, bool]:
+    return entry.in_flight, entry.wakes, entry.over
