@@ -10,11 +10,12 @@ import pytest
 from aiohttp import web
 from tests.unit.kit import workspace
 
+from workspace_operator.a2a.addresses import refused
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Probe
 from workspace_operator.reconcile import serving
-from workspace_operator.reconcile.serving import LeaseBook, Prober, refused
+from workspace_operator.reconcile.serving import LeaseBook, Prober
 
 
 class Monotonic:

@@ -7,13 +7,14 @@ Nothing here restarts anything: silence alone says "not available" (I-41), and w
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
 
+from workspace_operator.a2a.addresses import refused
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Probe
@@ -27,6 +28,7 @@ PROBE_TIMEOUT = 2.0
 CARD_PATH = "/.well-known/agent-card.json"
 _STEADY, _FAILING, _FIRST, _STARTING_MAX = 30.0, 5.0, 0.1, 1.0  # seconds between probes
 _FAILURES_TO_FLIP = 3  # as the kubelet's readiness probe
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 WAITING = Serving(False, Reason.WAITING_FOR_AGENT, Reason.WAITING_FOR_AGENT.meaning)
 NO_PROBE = Serving(True, Reason.INSTANCE_RUNNING, Reason.INSTANCE_RUNNING.meaning)
@@ -34,63 +36,119 @@ SERVES = Serving(True, Reason.SERVING, Reason.SERVING.meaning)
 
 
 @dataclass(frozen=True)
-class _Renewal:
-    """The newest renewal of a Lease; ``at`` is our own monotonic time of receipt, so clocks need not agree."""
+class Report:
+    """What an agent writes on its Lease."""
 
-    mark: str
+    mark: str  # of the renewal
     holder: str
-    at: float
     state: str
     message: str
+    tasks: int | None  # that it works on; None: it does not say
+
+    @property
+    def at_work(self) -> bool | None:
+        """Whether it has tasks; None: nobody knows."""
+        return None if self.tasks is None else self.tasks > 0
+
+    def is_of(self, workspace: Workspace) -> bool:
+        """False when a previous incarnation wrote it: that may renew until it is gone."""
+        return not self.holder.endswith(_earlier(workspace))
+
+
+def report_on(lease: Object) -> Report | None:
+    """Read a Lease; None when no agent has renewed it since its last start."""
+    spec, annotations = lease.get("spec") or {}, lease["metadata"].get("annotations") or {}
+    mark, tasks = spec.get("renewTime"), str(annotations.get(meta.ACTIVE_TASKS_ANNOTATION, ""))
+    if not mark:
+        return None
+    return Report(
+        mark=str(mark),
+        holder=str(spec.get("holderIdentity") or ""),
+        state=str(annotations.get(meta.AGENT_STATE_ANNOTATION, "")),
+        message=str(annotations.get(meta.AGENT_MESSAGE_ANNOTATION, ""))[:256],
+        tasks=int(tasks) if _COUNT.fullmatch(tasks) else None,
+    )
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The newest renewal of a Lease. Times are our own monotonic ones, of receipt, so clocks need not agree."""
+
+    report: Report
+    at: float
+    counted_since: float | None  # since when, without a gap, the number of its tasks is known
+    worked_at: float | None  # when it last had one
 
 
 class LeaseBook:
     """What agents reported on their Leases; fed by the watch on Leases."""
 
     def __init__(self) -> None:
-        self._renewals: dict[tuple[str, str], _Renewal] = {}
+        self._renewals: dict[tuple[str, str], Renewal] = {}
 
     def put(self, lease: Object, *, deleted: bool = False) -> bool:
-        """Remember a Lease. True when the agent's state changed, so that a pass is worthwhile."""
-        metadata, spec = lease["metadata"], lease.get("spec") or {}
-        key = metadata["namespace"], metadata["name"]
-        before = self._renewals.get(key)
-        mark = spec.get("renewTime")
-        if deleted or not mark:
+        """Remember a Lease. True when the agent's state changed, or that it has tasks, so that a pass is worthwhile."""
+        key = lease["metadata"]["namespace"], lease["metadata"]["name"]
+        before, report, now = self._renewals.get(key), report_on(lease), time.monotonic()
+        if deleted or report is None:
             self._renewals.pop(key, None)
             return before is not None
-        if before is not None and before.mark == mark:
+        if before is not None and before.report.mark == report.mark:
             return False
-        annotations = metadata.get("annotations") or {}
-        state = str(annotations.get(meta.AGENT_STATE_ANNOTATION, ""))
-        message = str(annotations.get(meta.AGENT_MESSAGE_ANNOTATION, ""))[:256]
-        now = self._renewals[key] = _Renewal(
-            mark, str(spec.get("holderIdentity") or ""), time.monotonic(), state, message
-        )
-        silent = before is not None and now.at - before.at > LEASE_EXPIRY
-        return before is None or silent or (before.state, before.message) != (state, message)
+        silent = before is not None and now - before.at > LEASE_EXPIRY
+        goes_on = before is not None and not silent and before.report.holder == report.holder
+        self._renewals[key] = _renewed(before if goes_on else None, report, now)
+        return before is None or silent or _essence(before.report) != _essence(report)
 
     def serving(self, workspace: Workspace) -> Serving:
         """Whether the agent renews its Lease and what it says of itself."""
-        renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
-        if renewal is None or renewal.holder.endswith(_earlier(workspace)):
+        renewal = self._newest(workspace)
+        if renewal is None or not renewal.report.is_of(workspace):
             return WAITING
+        report = renewal.report
         silence = time.monotonic() - renewal.at
         if silence > LEASE_EXPIRY:
             text = f"The agent has not renewed its Lease for {silence:.0f} s; its instance is left running."
             return Serving(False, Reason.LEASE_EXPIRED, text)
-        if renewal.state == "Wedged":
-            return Serving(False, Reason.AGENT_WEDGED, renewal.message or Reason.AGENT_WEDGED.meaning)
-        if renewal.state == "Starting":
-            return Serving(False, Reason.WAITING_FOR_AGENT, renewal.message or Reason.WAITING_FOR_AGENT.meaning)
-        if renewal.state == "Busy":
-            return Serving(True, Reason.AGENT_BUSY, renewal.message or Reason.AGENT_BUSY.meaning)
+        if report.state == "Wedged":
+            return Serving(False, Reason.AGENT_WEDGED, report.message or Reason.AGENT_WEDGED.meaning)
+        if report.state == "Starting":
+            return Serving(False, Reason.WAITING_FOR_AGENT, report.message or Reason.WAITING_FOR_AGENT.meaning)
+        if report.state == "Busy":
+            return Serving(True, Reason.AGENT_BUSY, report.message or Reason.AGENT_BUSY.meaning)
         return SERVES
+
+    def renewal(self, workspace: Workspace) -> Renewal | None:
+        """What the agent told last; None when it is silent."""
+        renewal = self._newest(workspace)
+        if renewal is None or not renewal.report.is_of(workspace) or time.monotonic() - renewal.at > LEASE_EXPIRY:
+            return None
+        return renewal
 
     def expires_in(self, workspace: Workspace) -> float | None:
         """Seconds until silence becomes worth reporting."""
-        renewal = self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
+        renewal = self._newest(workspace)
         return max(1.0, renewal.at + LEASE_EXPIRY - time.monotonic()) if renewal is not None else None
+
+    def _newest(self, workspace: Workspace) -> Renewal | None:
+        return self._renewals.get((workspace.metadata.namespace, account_name(workspace.metadata.name)))
+
+
+def _renewed(before: Renewal | None, report: Report, now: float) -> Renewal:
+    """``before``: what this goes on from, without a gap."""
+    counted_since = before.counted_since if before is not None else None
+    if report.tasks is None:
+        counted_since = None
+    elif counted_since is None:
+        counted_since = now
+    worked = report.at_work or (before is not None and before.report.at_work)
+    worked_at = now if worked else before.worked_at if before is not None else None
+    return Renewal(report, now, counted_since, worked_at)
+
+
+def _essence(report: Report) -> tuple[object, ...]:
+    """What makes a pass worthwhile when it differs; not each change of the number of tasks."""
+    return report.state, report.message, report.at_work
 
 
 def _earlier(workspace: Workspace) -> tuple[str, ...]:
@@ -200,16 +258,3 @@ async def _connect(address: str) -> None:
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     writer.close()
-
-
-def refused(address: str) -> str | None:
-    """Why an address is never contacted; None when it may be."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        parsed = ipaddress.ip_address(host)
-    except ValueError:
-        return f"The address {address!r} is not an IP address and is not contacted."
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    if parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or str(parsed) == "fd00:ec2::254":
-        return f"The address {address!r} is link-local, multicast or a metadata service and is not contacted."
-    return None

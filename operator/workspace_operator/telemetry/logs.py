@@ -36,7 +36,7 @@ def setup(form: str, level: str) -> None:
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("kopf", "aiohttp.access", "docker", "urllib3", "asyncio"):
+    for noisy in ("kopf", "aiohttp.access", "docker", "urllib3", "asyncio", "httpx", "httpcore", "a2a"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

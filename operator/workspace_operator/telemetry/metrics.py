@@ -39,6 +39,12 @@ KUBE_SECONDS = Histogram(
 )
 EVENTS_DROPPED = Counter(f"{_PREFIX}_events_dropped", "Kubernetes Events that were not posted.")
 
+A2A_REQUESTS = Counter(f"{_PREFIX}_a2a_requests", "Requests to agents.", ["operation", "outcome"])
+A2A_SECONDS = Histogram(
+    f"{_PREFIX}_a2a_request_seconds", "Duration of requests to agents.", ["operation"], buckets=_FAST
+)
+A2A_STREAMS = Gauge(f"{_PREFIX}_a2a_streams", "Streams of events from agents that are open.")
+
 ORPHANS = Gauge(f"{_PREFIX}_orphans", "Instances that no workspace accounts for, in the last sweep.", ["class", "kind"])
 ORPHANS_REMOVED = Counter(f"{_PREFIX}_orphans_removed", "Orphans that were removed and seen gone.", ["class", "kind"])
 ORPHANS_SPARED = Counter(
@@ -56,3 +62,13 @@ LOOP_AGE = Gauge(
     f"{_PREFIX}_loop_age_seconds", "Time since the last success of a loop (its listing, event or beat).", ["loop"]
 )
 LOOP_FAILURES = Counter(f"{_PREFIX}_loop_failures", "Rounds of a loop that failed.", ["loop"])
+
+DELEGATIONS = Gauge(f"{_PREFIX}_delegations", "Delegations by phase.", ["phase"])
+DELEGATIONS_ENDED = Counter(
+    f"{_PREFIX}_delegations_ended", "Delegations that reached a terminal phase, by reason.", ["phase", "reason"]
+)
+DELEGATION_WAIT = Histogram(f"{_PREFIX}_delegation_wait_seconds", "From creation to the first sending.", buckets=_SLOW)
+DELEGATION_SECONDS = Histogram(f"{_PREFIX}_delegation_seconds", "From creation to the end.", ["phase"], buckets=_LONG)
+SENDINGS = Counter(f"{_PREFIX}_delegation_sendings", "Messages sent to agents by outcome.", ["outcome"])
+RESENDS = Counter(f"{_PREFIX}_delegation_resends", "Messages sent again although an earlier sending may have arrived.")
+TALKS = Gauge(f"{_PREFIX}_delegation_talks", "Talks with agents under way.")

@@ -1,0 +1,42 @@
+"""A client with short deadlines, and the reference agent as a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+
+import pytest
+from tests.agent.conftest import agent, new_agent
+
+from workspace_operator.a2a.client import AgentClient, Limits
+from workspace_operator.a2a.values import Outgoing, OutgoingPart, TaskView
+
+__all__ = ["agent", "new_agent"]
+
+NewMessage = Callable[..., Outgoing]
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[AgentClient]:
+    """Its deadlines are of a size that a slow machine keeps and a test can wait for."""
+    made = AgentClient(Limits(send=5, ask=5, silence=2))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def message() -> NewMessage:
+    """Messages that differ; their ids are of the kind that the operator sends."""
+    serial = count(1)
+
+    def make(text: str = "hello", **more: str) -> Outgoing:
+        number = next(serial)
+        return Outgoing(f"message-{number}", f"context-{number}", (OutgoingPart(text=text),), more)
+
+    return make
+
+
+@pytest.fixture
+def seen() -> list[TaskView]:
+    """What ``follow`` reports; pass its ``append``."""
+    return []
