@@ -14,9 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workspace_operator.api.meta import FINALIZER
+from workspace_operator.api.meta import CLAIM_FINALIZER, FINALIZER
 from workspace_operator.commands.session import CommandError
-from workspace_operator.kube.client import Conflict, KubeClient, NotFound, Object, path, workspace_classes, workspaces
+from workspace_operator.kube.client import (
+    Conflict,
+    KubeClient,
+    NotFound,
+    Object,
+    delegations,
+    path,
+    workspace_classes,
+    workspaces,
+)
 from workspace_operator.kube.leader import LEASE_DURATION, RETRY_PERIOD
 
 Say = Callable[[str], None]
@@ -29,22 +38,26 @@ _SHOWN = 5  # of what is left, in one line
 class Fleet:
     """What there is to take care of."""
 
+    delegations: tuple[Object, ...]
     workspaces: tuple[Object, ...]
     classes: tuple[Object, ...]
 
     @property
     def empty(self) -> bool:
-        return not self.workspaces and not self.classes
+        return not self.delegations and not self.workspaces and not self.classes
+
+    def __str__(self) -> str:
+        return f"{len(self.delegations)} delegations, {len(self.workspaces)} workspaces and {len(self.classes)} classes"
 
 
 async def ask_and_do(client: KubeClient, arguments: argparse.Namespace) -> None:
     """The command: say what is there, ask unless told not to, and do it."""
     fleet = await survey(client)
     if fleet.empty:
-        print("There is no Workspace and no WorkspaceClass; nothing holds anything back.")
+        print("There is no Delegation, no Workspace and no WorkspaceClass; nothing holds anything back.")
         return
-    does = "Delete" if arguments.compute == "release" else "Take the finalizers off"
-    question = f"{does} {len(fleet.workspaces)} workspaces and {len(fleet.classes)} classes ({client.server})?"
+    does = "Delete" if arguments.compute == "release" else "Take the finalizers off of"
+    question = f"{does} {fleet} ({client.server})?"
     if not arguments.yes and not _agreed(question):
         raise CommandError("Nothing was changed; answer yes, or say --yes.")
     lease = arguments.namespace, arguments.lease
@@ -67,18 +80,21 @@ async def survey(client: KubeClient) -> Fleet:
         except NotFound:
             return ()
 
-    return Fleet(await all_of(workspaces()), await all_of(workspace_classes()))
+    return Fleet(*[await all_of(url) for url in (delegations(), workspaces(), workspace_classes())])
 
 
 async def release(client: KubeClient, lease: tuple[str, str], timeout: float, say: Say) -> None:
-    """Delete all workspaces, then all classes, and wait. Raises CommandError with what is left."""
+    """Delete all delegations (their tasks are cancelled), all workspaces, all classes, in this order, and wait.
+
+    Raises CommandError with what is left.
+    """
     if not await operator_leads(client, *lease):
         raise CommandError(
             f"No operator leads (Lease {lease[0]}/{lease[1]}), and only an operator can release the compute. Start it "
             "and repeat this, or choose --compute retain."
         )
     deadline = time.monotonic() + timeout
-    for kind in ("workspaces", "classes"):
+    for kind in ("delegations", "workspaces", "classes"):
         await _delete_all(client, kind, deadline, say)
     say("All compute is released and all finalizers are gone; the CRDs, namespaces and the operator can be deleted.")
 
@@ -91,11 +107,13 @@ async def retain(client: KubeClient, lease: tuple[str, str], say: Say) -> None:
             "repeat this."
         )
     fleet = await survey(client)
+    for body in (*fleet.delegations, *fleet.workspaces, *fleet.classes):
+        await _take_off(client, body)
+    for body in fleet.delegations:
+        if CLAIM_FINALIZER in body["metadata"].get("finalizers", ()):
+            say(f"{_name(body)}: its task goes on at the agent")
     for body in fleet.workspaces:
-        await _take_off(client, body, workspaces(body["metadata"]["namespace"], body["metadata"]["name"]))
         say(_left_running(body))
-    for body in fleet.classes:
-        await _take_off(client, body, workspace_classes(body["metadata"]["name"]))
     say("No finalizer holds anything back now; nobody looks after what is listed above any more.")
 
 
@@ -135,10 +153,11 @@ async def _delete_all(client: KubeClient, kind: str, deadline: float, say: Say) 
     say(f"All {kind} are gone.")
 
 
-async def _take_off(client: KubeClient, body: Object, url: str) -> None:
+async def _take_off(client: KubeClient, body: Object) -> None:
+    url = _url(body)
     while True:
         metadata = body["metadata"]
-        others = [finalizer for finalizer in metadata.get("finalizers", ()) if finalizer != FINALIZER]
+        others = [name for name in metadata.get("finalizers", ()) if name not in (FINALIZER, CLAIM_FINALIZER)]
         if len(others) == len(metadata.get("finalizers", ())):
             return
         patch = {"metadata": {"finalizers": others, "resourceVersion": metadata["resourceVersion"]}}
@@ -154,9 +173,10 @@ async def _take_off(client: KubeClient, body: Object, url: str) -> None:
 
 def _url(body: Object) -> str:
     metadata = body["metadata"]
-    if "namespace" in metadata:
-        return workspaces(metadata["namespace"], metadata["name"])
-    return workspace_classes(metadata["name"])
+    if "namespace" not in metadata:
+        return workspace_classes(metadata["name"])
+    of_kind = delegations if body["kind"] == "Delegation" else workspaces
+    return of_kind(metadata["namespace"], metadata["name"])
 
 
 def _named(left: tuple[Object, ...]) -> str:
@@ -172,7 +192,7 @@ def _name(body: Object) -> str:
 
 def _ready(body: Object) -> str:
     conditions: list[dict[str, Any]] = (body.get("status") or {}).get("conditions", [])
-    ready = next((c for c in conditions if c["type"] == "Ready"), None)
+    ready = next((c for c in conditions if c["type"] in ("Ready", "Finished")), None)
     return str(ready["message"]).rstrip(".") if ready else "not yet looked at"
 
 

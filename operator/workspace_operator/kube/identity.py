@@ -10,23 +10,17 @@ import asyncio
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from workspace_operator.api import meta
 from workspace_operator.api.meta import IDENTITY_DIRECTORY
-from workspace_operator.api.reasons import Reason
-from workspace_operator.api.workspace import Workspace
-from workspace_operator.errors import BackendError
-from workspace_operator.kube.client import Conflict, KubeClient, KubeError, NotFound, Object, path
+from workspace_operator.api.workspace import ObjectMeta, Workspace
+from workspace_operator.kube.client import KubeClient, KubeError, NotFound, Object, path
+from workspace_operator.kube.owned import BINDINGS, ROLES, account_name, belongs, bind, binding, ensure, owned, role
 
 LEASE_SECONDS = 30
-_BIND_RETRIES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SERVICE_ACCOUNTS = "v1/serviceaccounts"
 _SECRETS = "v1/secrets"
 _LEASES = "coordination.k8s.io/v1/leases"
-_ROLES = "rbac.authorization.k8s.io/v1/roles"
-_BINDINGS = "rbac.authorization.k8s.io/v1/rolebindings"
-
 
 _NEVER_RENEWED = {
     "metadata": {"annotations": {meta.AGENT_STATE_ANNOTATION: None, meta.AGENT_MESSAGE_ANNOTATION: None}},
@@ -46,11 +40,6 @@ class Credentials:
         return f"Credentials({self.secret_name!r}, expires={self.expires})"
 
 
-def account_name(workspace: str) -> str:
-    """Name of the ServiceAccount, Role, RoleBinding, Lease and token Secret of a workspace."""
-    return f"workspace-{workspace}"
-
-
 class Identities:
     """Issues and revokes the identities of workspaces."""
 
@@ -67,9 +56,10 @@ class Identities:
         Raises KubeError, or BackendError when a foreign object of the same name is in the way.
         """
         namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
-        *independent, (bindings, binding) = _objects(workspace)
-        objects = await asyncio.gather(*(self._ensure(workspace, url, body) for url, body in independent))
-        await self._bind(workspace, bindings, binding)
+        owner = workspace.metadata
+        *independent, (bindings, body) = _objects(owner)
+        objects = await asyncio.gather(*(ensure(self._client, owner, url, each) for url, each in independent))
+        await bind(self._client, owner, bindings, body)
         secret, lease = objects[0], objects[-1]
         if fresh_start and (lease.get("spec") or {}).get("renewTime"):
             await self._client.merge(path(_LEASES, namespace, name), _NEVER_RENEWED)
@@ -98,88 +88,43 @@ class Identities:
             secret = await self._client.get(url)
         except NotFound:
             return
-        if _belongs(secret, workspace):
+        if belongs(secret, workspace.metadata):
             await self._client.delete(url, uid=secret["metadata"]["uid"])
 
-    async def _bind(self, workspace: Workspace, url: str, body: Object) -> None:
-        """The API server checks that we hold what the Role grants, and may not have seen the Role yet: 404."""
-        for delay in _BIND_RETRIES:
-            try:
-                await self._ensure(workspace, url, body)
-            except NotFound:
-                await asyncio.sleep(delay)
-            else:
-                return
-        await self._ensure(workspace, url, body)
 
-    async def _ensure(self, workspace: Workspace, url: str, body: Object) -> Object:
-        try:
-            return await self._client.create(url, body)
-        except Conflict:
-            existing = await self._client.get(f"{url}/{body['metadata']['name']}")
-        if _belongs(existing, workspace):
-            return existing
-        kind, name = body["kind"], body["metadata"]["name"]
-        if _belonged_to_a_workspace(existing):
-            await self._client.delete(f"{url}/{name}", uid=existing["metadata"]["uid"])
-            raise BackendError(Reason.IDENTITY_FAILED, f"{kind} {name!r} of a deleted workspace is being removed.")
-        raise BackendError(
-            Reason.IDENTITY_FAILED,
-            f"{kind} {name!r} exists and does not belong to this workspace; delete or rename it.",
-        )
-
-
-def _objects(workspace: Workspace) -> list[tuple[str, Object]]:
+def _objects(workspace: ObjectMeta) -> list[tuple[str, Object]]:
     """What to create, the Secret first, the RoleBinding (it needs the Role) last; all owned by the workspace."""
-    namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
-    metadata: dict[str, Any] = {
-        "name": name,
-        "namespace": namespace,
-        "labels": {meta.MANAGED_BY_LABEL: meta.MANAGED_BY, meta.LABEL_NAME: workspace.metadata.name},
-        "ownerReferences": [
-            {
-                "apiVersion": meta.API_VERSION,
-                "kind": "Workspace",
-                "name": workspace.metadata.name,
-                "uid": workspace.metadata.uid,
-                "controller": True,
-            }
-        ],
-    }
-    rule = {
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "resourceNames": [name],
-        "verbs": ["get", "patch", "update"],
-    }
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-    bodies: list[tuple[str, str, Object]] = [
-        (_SECRETS, "v1 Secret", {"type": f"{meta.GROUP}/token-anchor"}),
-        (_SERVICE_ACCOUNTS, "v1 ServiceAccount", {"automountServiceAccountToken": False}),
-        (_ROLES, "rbac.authorization.k8s.io/v1 Role", {"rules": [rule]}),
-        (_LEASES, "coordination.k8s.io/v1 Lease", {"spec": {"leaseDurationSeconds": LEASE_SECONDS}}),
-        (_BINDINGS, "rbac.authorization.k8s.io/v1 RoleBinding", {"roleRef": role, "subjects": [subject]}),
+    namespace, name = workspace.namespace, account_name(workspace.name)
+    anchor = {"type": f"{meta.GROUP}/token-anchor"}
+    account = {"automountServiceAccountToken": False}
+    lease = {"spec": {"leaseDurationSeconds": LEASE_SECONDS}}
+    return [
+        (path(_SECRETS, namespace), owned(workspace, "v1", "Secret", name, anchor)),
+        (path(_SERVICE_ACCOUNTS, namespace), owned(workspace, "v1", "ServiceAccount", name, account)),
+        (path(ROLES, namespace), role(workspace, name, _rules(workspace.name))),
+        (path(_LEASES, namespace), owned(workspace, "coordination.k8s.io/v1", "Lease", name, lease)),
+        (path(BINDINGS, namespace), binding(workspace, name)),
     ]
-    result = []
-    for resource, version_kind, content in bodies:
-        version, kind = version_kind.split()
-        body = {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
-        result.append((path(resource, namespace), body))
-    return result
 
 
-def _belongs(existing: Object, workspace: Workspace) -> bool:
-    """Adoption is by UID, never by name alone (I-11)."""
-    owners = existing["metadata"].get("ownerReferences", ())
-    return any(owner.get("uid") == workspace.metadata.uid for owner in owners)
-
-
-def _belonged_to_a_workspace(existing: Object) -> bool:
-    labels = existing["metadata"].get("labels") or {}
-    owners = existing["metadata"].get("ownerReferences", ())
-    ours = labels.get(meta.MANAGED_BY_LABEL) == meta.MANAGED_BY
-    return ours and any(owner.get("kind") == "Workspace" for owner in owners)
+def _rules(workspace: str) -> list[Object]:
+    """What every workspace may do: renew its Lease, and create Delegations in its own name (deploy/base/admission.yaml
+    sees to that). What it may read of them is granted by name (kube/grants.py)."""
+    return [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [account_name(workspace)],
+            "verbs": ["get", "patch", "update"],
+        },
+        {"apiGroups": [meta.GROUP], "resources": [meta.DELEGATIONS], "verbs": ["create"]},
+        {
+            "apiGroups": [meta.GROUP],
+            "resources": [meta.WORKSPACES],
+            "resourceNames": [workspace],
+            "verbs": ["delegate"],
+        },
+    ]
 
 
 def _files(token: str, ca: bytes, namespace: str, server: str, lease: str) -> dict[str, bytes]:

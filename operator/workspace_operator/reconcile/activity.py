@@ -48,7 +48,7 @@ def activity_of(delegations: Iterable[Delegation]) -> Activity:
         in_flight += is_in_flight(delegation)
         waking += wakes(delegation)
         finished = delegation.status.finish_time
-        if finished is not None and delegation.status.task is not None:
+        if finished is not None and delegation.status.start_time is not None:
             moment = moments.parse(finished)
             last = moment if last is None else max(last, moment)
     return Activity(in_flight, waking, last)

@@ -22,6 +22,7 @@ from workspace_operator.kube.identity import Identities
 from workspace_operator.kube.leader import Leadership
 from workspace_operator.kube.secrets import read_secret
 from workspace_operator.reconcile.classes import COUNT_DELAY, ClassReconciler
+from workspace_operator.reconcile.delegation.office import Delegations
 from workspace_operator.reconcile.observer import Observer
 from workspace_operator.reconcile.queue import KeyedQueue
 from workspace_operator.reconcile.serving import LeaseBook, Prober
@@ -56,7 +57,7 @@ class Runtime:
         workers: int = WORKERS,
     ) -> None:
         self.client, self.supervisor = client, supervisor
-        self.store = Store()
+        self.store = Store(lambda key: self.delegations.workspace_changed(key))
         door = Door(cluster, partial(read_secret, client), lambda: leadership.valid, drivers)
         self.world = World(
             cluster=cluster,
@@ -70,7 +71,9 @@ class Runtime:
             prober=Prober(self.wake),
             wake=self.wake,
             wake_class=lambda name: self.classes.add(name, COUNT_DELAY),
+            activity=lambda key: self.delegations.activity(key),
         )
+        self.delegations = Delegations(client, self.store, self.world.events, self.wake, lambda: leadership.valid)
         self.queue = KeyedQueue("workspace", WorkspaceReconciler(self.world, self._release), workers, PASS_DEADLINE)
         self.classes = KeyedQueue("workspaceclass", ClassReconciler(self.world), CLASS_WORKERS, PASS_DEADLINE)
         self.sweeper = Sweeper(self.world, supervisor)
@@ -86,31 +89,35 @@ class Runtime:
         supervisor.start("queue/workspaceclass", self.classes.run())
         await persist("the list of Leases", self._list_leases)
         await persist("the list of workspaces", self._list_workspaces)
+        await self.delegations.start(supervisor)
         supervisor.start("events", self.world.events.run(supervisor.heartbeat("events")))
         supervisor.start("queue/workspace", self.queue.run())
         supervisor.start("queue/sweep", self.sweeps.run())
         resync = supervisor.heartbeat("resync", RESYNC_OVERDUE)
         supervisor.start("resync", forever(resync, lambda: RESYNC_INTERVAL, self._resync))
         self.watch_beats = {
-            kind: supervisor.heartbeat(f"event/{kind}") for kind in (meta.WORKSPACES, meta.WORKSPACE_CLASSES, "leases")
+            kind: supervisor.heartbeat(f"event/{kind}")
+            for kind in (meta.WORKSPACES, meta.WORKSPACE_CLASSES, meta.DELEGATIONS, "leases")
         }
         self.synced = True
 
     async def stop(self) -> None:
         """Finish the passes under way, then end everything; instances stay as they are."""
         await asyncio.gather(*(queue.drain(DRAIN) for queue in self._queues))
+        await self.delegations.stop()
         await self.supervisor.stop_all()
         await self.world.prober.close()
         await self.world.door.close_all()
 
     @property
     def _queues(self) -> tuple[KeyedQueue, ...]:
-        return self.queue, self.classes, self.sweeps
+        return self.queue, self.classes, self.sweeps, self.delegations.queue
 
     def collect(self) -> None:
         """Refresh gauges that are cheap to compute, right before a scrape."""
         for queue in self._queues:
             metrics.QUEUE_DEPTH.labels(queue.name).set(len(queue))
+        self.delegations.collect()
 
     # -- what the handlers hand over -----------------------------------------------------------------------------------
 
@@ -122,6 +129,7 @@ class Runtime:
         if deleted:
             changed = self.store.drop(key, metadata["uid"], int(metadata["resourceVersion"]))
             self._release(metadata["uid"])
+            self.delegations.workspace_gone(metadata["uid"])
             self.world.forget(metadata["uid"], (body.get("status") or {}).get("className"))
         else:
             changed = self.store.put(body)
@@ -154,6 +162,10 @@ class Runtime:
                 return
             self.store.classes[name] = seen
         self.classes.add(name)
+
+    def delegation_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """A delegation as a watch shows it."""
+        self.delegations.seen(body, deleted=deleted)
 
     def lease_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
         """A Lease of an agent."""

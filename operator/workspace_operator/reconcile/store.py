@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from workspace_operator.api.meta import is_default_class
-from workspace_operator.api.states import DesiredState
+from workspace_operator.api.states import DesiredState, Phase
 from workspace_operator.api.workspace import Workspace
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.lifecycle.effective import Node
@@ -23,6 +23,19 @@ _DELETED_KEPT = 10_000  # deletions, so that a listing under way does not bring 
 def key_of(namespace: str, name: str) -> str:
     """The queue key of a workspace."""
     return f"{namespace}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What delegations need to know of a workspace."""
+
+    endpoint: str | None = None
+    serves: bool = False  # its agent answers, and it is meant to run
+    effective: str | None = None
+    reason: str | None = None  # who decided that
+    capacity: int = 1
+    deleting: bool = False
+    idles: bool = False  # it pauses when it has nothing to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,7 @@ class Entry:
     class_name: str | None
     placed_in: str | None  # the class in which it has an instance on record
     phase: str | None
+    receiver: Receiver
 
     def parse(self) -> Workspace:
         """Raises pydantic.ValidationError when the stored object does not fit the schema."""
@@ -54,7 +68,9 @@ class Store:
     predecessor, and one that began before a deletion shows what is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, receiver_changed: Callable[[str], None] = lambda _: None) -> None:
+        """``receiver_changed`` is told the key of a workspace whenever delegations should know."""
+        self._receiver_changed = receiver_changed
         self._workspaces: dict[str, Entry] = {}
         self._keys: dict[str, str] = {}
         self._children: dict[tuple[str, str], set[str]] = {}
@@ -88,10 +104,13 @@ class Store:
             class_name=spec.get("className"),
             placed_in=status.get("className") if status.get("instance") else None,
             phase=status.get("phase"),
+            receiver=_receiver(metadata, spec, status),
         )
         self._keys[entry.uid] = key
         if entry.parent:
             self._children.setdefault((entry.namespace, entry.parent), set()).add(key)
+        if known is None or (known.uid, known.parent, known.receiver) != (entry.uid, entry.parent, entry.receiver):
+            self._receiver_changed(key)
         return True
 
     def drop(self, key: str, uid: str, deleted_at: int | None = None) -> bool:
@@ -109,6 +128,7 @@ class Store:
             return False
         self._unlink(key, known)
         del self._workspaces[key]
+        self._receiver_changed(key)
         return True
 
     def get(self, key: str) -> Entry | None:
@@ -176,3 +196,16 @@ class Store:
             if entry.class_name == name or (entry.class_name is None and is_default):
                 counts[entry.phase or "Pending"] = counts.get(entry.phase or "Pending", 0) + 1
         return dict(sorted(counts.items()))
+
+
+def _receiver(metadata: dict[str, Any], spec: dict[str, Any], status: dict[str, Any]) -> Receiver:
+    available = any(c["type"] == "Available" and c["status"] == "True" for c in status.get("conditions") or ())
+    return Receiver(
+        endpoint=status.get("endpoint"),
+        serves=available and status.get("phase") == Phase.RUNNING and status.get("endpoint") is not None,
+        effective=status.get("effectiveState"),
+        reason=status.get("effectiveReason"),
+        capacity=int((spec.get("agent") or {}).get("maxConcurrentTasks") or 1),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        idles=bool(spec.get("idle") or status.get("idle")),
+    )

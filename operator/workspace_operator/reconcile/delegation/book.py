@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,9 @@ class Entry:
 class Book:
     """Fed by the watch, by listings and by the answers of our own writes; an older version never replaces a newer."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[Entry | None, Entry], None] = lambda _, __: None) -> None:
+        """``changed`` is told each new version, with the one before."""
+        self._changed = changed
         self._entries: dict[str, Entry] = {}
         self._by_target: dict[str, set[str]] = {}
         self._by_source: dict[str, set[str]] = {}
@@ -80,6 +82,7 @@ class Book:
             self.leave(key, entry.target)
         elif known is None and entry.in_flight and entry.phase not in _NO_PLACE:
             self.line(entry.target).fly(key, entry.source)  # another process has claimed it; it keeps its place
+        self._changed(known, entry)
         return True
 
     def drop(self, key: str, uid: str, deleted_at: int | None = None) -> Entry | None:

@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from workspace_operator.a2a.client import AgentClient
+from workspace_operator.api.workspace import ObjectMeta
 from workspace_operator.kube.client import KubeClient, persist
 from workspace_operator.kube.events import EventPoster
+from workspace_operator.kube.grants import Grants
 from workspace_operator.reconcile.activity import Activity
 from workspace_operator.reconcile.delegation.book import Book, Entry
 from workspace_operator.reconcile.delegation.desk import Desk
@@ -40,18 +42,20 @@ class Delegations:
         wake_workspace: Callable[[str], None],
         leading: Callable[[], bool],
     ) -> None:
-        self._agents, self._book, clock = AgentClient(), Book(), Clock()
+        self._agents, self._book, clock = AgentClient(), Book(self._changed), Clock()
         self._errands = Errands(self._agents, clock.now, self.wake, leading)
         self._desk = Desk(client, store, self._book, self._errands, events, self.wake, wake_workspace, clock)
         self._reconciler = DelegationReconciler(self._desk)
         self.queue = KeyedQueue("delegation", self._reconciler, WORKERS, PASS_DEADLINE)
-        self._ledger = Ledger(self._desk, self.seen, self._reconciler.dropped)
+        self._grants = Grants(client)
+        self._ledger = Ledger(self._desk, self.seen, self._dropped)
 
     async def start(self, supervisor: Supervisor) -> None:
         """List all, so that every claimed place is known before the first one is given away; then begin."""
         await persist("the list of delegations", self._ledger.sweep)
         supervisor.start("queue/delegation", self.queue.run())
         beat = supervisor.heartbeat("delegations", OVERDUE)
+        supervisor.start("grants", self._grants.run(supervisor.heartbeat("grants", OVERDUE)))
         supervisor.start("delegations", forever(beat, lambda: INTERVAL, self._ledger.sweep))
 
     async def stop(self) -> None:
@@ -76,9 +80,8 @@ class Delegations:
         """A delegation as a watch or listing shows it."""
         metadata = body["metadata"]
         key = key_of(metadata["namespace"], metadata["name"])
-        before = self._book.get(key)
         if deleted:
-            self._reconciler.dropped(key, metadata["uid"], int(metadata["resourceVersion"]))
+            self._dropped(key, metadata["uid"], int(metadata["resourceVersion"]))
             return
         try:
             changed = self._book.put(body)
@@ -87,17 +90,35 @@ class Delegations:
             return
         if changed:
             self.wake(key)
-            self._tell_target(before, self._book.get(key))
 
     def workspace_changed(self, workspace: str) -> None:
         """A workspace came, went, or changed in what delegations need of it."""
+        self._grant(workspace)
         for key, entry in (*self._book.to(workspace), *self._book.by(workspace)):
             if not entry.over:
                 self.wake(key)
 
-    def _tell_target(self, before: Entry | None, after: Entry | None) -> None:
-        """A workspace that idles wants to know whether it is wanted."""
-        if after is None or (before is not None and _asks(before) == _asks(after)):
+    def workspace_gone(self, uid: str) -> None:
+        """A workspace was deleted, and what it was granted with it."""
+        self._grants.forget(uid)
+
+    def _dropped(self, key: str, uid: str, deleted_at: int | None = None) -> None:
+        entry = self._book.get(key)
+        self._reconciler.dropped(key, uid, deleted_at)
+        if entry is not None:
+            self._grant(entry.source)
+
+    def _grant(self, workspace: str) -> None:
+        """A workspace may read back what it has sent."""
+        sender, names = self._desk.store.get(workspace), [entry.name for _, entry in self._book.by(workspace)]
+        if sender is not None:
+            self._grants.wish(ObjectMeta(name=sender.name, namespace=sender.namespace, uid=sender.uid), names)
+
+    def _changed(self, before: Entry | None, after: Entry) -> None:
+        """A new sender's delegation is granted to it; a workspace that idles wants to know whether it is wanted."""
+        if before is None:
+            self._grant(after.source)
+        if before is not None and _asks(before) == _asks(after):
             return
         target = self._desk.store.get(after.target)
         if target is not None and target.receiver.idles:

@@ -55,6 +55,7 @@ class DelegationReconciler:
         delegation = entry.parse()
         run = Run(self._desk, key, entry, delegation, self._desk.errands.talk(entry.uid), None, delegation.status)
         run.gone = await self._gone(delegation)
+        before = delegation.status.phase
         situation = run.situation()
         decision = plan(situation)
         for _ in range(MAX_STEPS):
@@ -68,17 +69,18 @@ class DelegationReconciler:
             decision = plan(situation)
             if step in ERRANDS or step is Step.CLAIM:
                 break
-        return None if run.over else await self._conclude(run, situation, decision)
+        return None if run.over else await self._conclude(run, before, situation, decision)
 
-    async def _conclude(self, run: Run, s: Situation, decision: Decision) -> timedelta | None:
-        before = run.delegation.status.phase
+    async def _conclude(
+        self, run: Run, before: DelegationPhase | None, s: Situation, decision: Decision
+    ) -> timedelta | None:
         self._place(run, s, decision)
         if s.wish.goal is not Goal.CLOSE:
             left = run.talk.claimed + UNWRITTEN - time.monotonic()
             if decision.phase in _FLYING and before not in _FLYING and run.talk.claimed and left > 0:
                 return _earlier(decision.wake_in, timedelta(seconds=left))
             await run.write(report.report(s, decision))
-            self._announce(run, before, decision)
+        self._announce(run, before, decision)
         return decision.wake_in
 
     def _place(self, run: Run, s: Situation, decision: Decision) -> None:
