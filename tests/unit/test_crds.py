@@ -87,7 +87,8 @@ def test_strings_and_lists_are_bounded_so_that_rules_have_a_price(kind: crds.Kin
 def test_status_is_a_subresource_and_columns_show_what_is(kind: crds.Kind) -> None:
     version = crds.definition(kind)["spec"]["versions"][0]
     assert version["subresources"] == {"status": {}}
-    assert "Ready" in [column["name"] for column in version["additionalPrinterColumns"]]
+    columns = [column["name"] for column in version["additionalPrinterColumns"]]
+    assert {"Ready", "Phase"} & set(columns)
 
 
 def test_reserved_names_are_refused_by_the_schema() -> None:

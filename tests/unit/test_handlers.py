@@ -24,7 +24,7 @@ class StubRuntime:
         self.released = True
         self.watch_beats = {
             name: SimpleNamespace(beat=lambda name=name: self.beats.append(name))
-            for name in (meta.WORKSPACES, meta.WORKSPACE_CLASSES, "leases")
+            for name in (meta.WORKSPACES, meta.WORKSPACE_CLASSES, meta.DELEGATIONS, "leases")
         }
 
     def _seen(self, kind: str) -> Any:
@@ -37,6 +37,10 @@ class StubRuntime:
     @property
     def class_seen(self) -> Any:
         return self._seen("class")
+
+    @property
+    def delegation_seen(self) -> Any:
+        return self._seen("delegation")
 
     @property
     def lease_seen(self) -> Any:
@@ -83,6 +87,7 @@ def test_these_are_all_handlers_and_timers(runtime: StubRuntime) -> None:
     assert found == {
         "_watching": [
             ("class", "workspaceclasses", "None"),
+            ("delegation", "delegations", "None"),
             ("lease", "leases", "None"),
             ("workspace", "workspaces", "None"),
         ],
@@ -105,9 +110,9 @@ async def test_events_become_keys_and_nothing_else(runtime: StubRuntime) -> None
             assert (await outcome if asyncio.iscoroutine(outcome) else outcome) is None
             assert not patch
     assert sorted(runtime.told) == sorted(
-        (kind, "w", deleted) for kind in ("workspace", "class", "lease") for deleted in (False, True)
+        (kind, "w", deleted) for kind in ("workspace", "class", "delegation", "lease") for deleted in (False, True)
     )
-    assert len(runtime.beats) == 6
+    assert len(runtime.beats) == 8
 
 
 def test_the_finalizer_stays_until_the_compute_is_seen_gone(runtime: StubRuntime) -> None:

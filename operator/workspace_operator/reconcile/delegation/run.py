@@ -60,7 +60,7 @@ class Run:
         now = self.desk.clock.now()
         wish = wish_of(self.delegation, self.talk, self.desk.store, now, self.gone)
         self.record = absorb(self.record, self.talk, self.desk.clock)
-        seen = see(self.record, self.talk, wish.goal, claimed=wish.claimed)
+        seen = see(self.record, self.talk, wish.goal, claimed=wish.claimed or self.record.task is not None)
         situation = Situation(wish, self.record, seen, now)
         return replace(situation, wish=replace(wish, turn=self._in_line(situation)))
 
