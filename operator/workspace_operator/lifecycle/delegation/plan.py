@@ -14,7 +14,7 @@ from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.delegation.facts import Goal, Sight, Situation
 from workspace_operator.lifecycle.delegation.table import ERRANDS, TABLE, Guard, Row, Step
 
-RECHECK = timedelta(seconds=60)  # how often one that waits for others is looked at again, whatever wakes it
+RECHECK = timedelta(minutes=5)  # how often one that waits for others is looked at again, whatever wakes it
 CANCEL_PATIENCE = timedelta(seconds=30)  # for an agent's answer to a cancel
 EXPIRY_PATIENCE = timedelta(seconds=10)  # the same at the deadline; so much later it is over at the latest
 SOON = timedelta(milliseconds=100)
@@ -66,6 +66,11 @@ def last_sign(s: Situation) -> datetime:
     return max(known, default=s.wish.created)
 
 
+def is_lost(s: Situation) -> bool:
+    """The agent had the task and knows it no more: whatever it did of it is done."""
+    return bool(s.record.attempts) and s.record.attempts[-1].reason == Reason.TASK_LOST
+
+
 def stuck_at(s: Situation) -> datetime:
     """From when on the silence of the task is reported."""
     return last_sign(s) + s.wish.stuck_after
@@ -112,6 +117,7 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
     Guard.UNDER_WAY: lambda s: s.seen.under_way,
     Guard.GONE: lambda s: s.wish.gone is not None,
     Guard.CANNOT_ASK: lambda s: s.seen.cannot_ask,
+    Guard.LOST_FOR_GOOD: lambda s: is_lost(s) and not s.wish.may_resend,
     Guard.AT_MOST_ONCE: lambda s: s.seen.cannot_ask and not s.wish.may_resend,
     Guard.CANCEL_OVER: _cancel_over,
     Guard.CLAIMED: lambda s: s.wish.claimed,
@@ -149,6 +155,8 @@ def _last_words(reason: Reason, s: Situation) -> str:
         case Reason.TASK_FAILED:
             how = "cancelled the task by itself" if s.seen.sight is Sight.CANCELED else "reports that the task failed"
             return f"The agent {how}{': ' + said if said else '.'}"
+        case Reason.TASK_LOST:
+            return "The agent no longer knows the task, as after a restart, and spec.retry.whenAmbiguous is Fail."
         case Reason.ATTEMPTS_EXHAUSTED | Reason.DEADLINE_EXCEEDED:
             why = said or (waited.message if waited is not None else "")
             return f"{reason.meaning} {why}".strip()

@@ -41,6 +41,7 @@ class Guard(StrEnum):
     UNDER_WAY = "talk under way"
     GONE = "target gone"
     CANNOT_ASK = "agent cannot be asked"
+    LOST_FOR_GOOD = "agent lost the task, and a double is not wanted"
     AT_MOST_ONCE = "agent cannot be asked, and a double is not wanted"
     CANCEL_OVER = "cancel answered, or waited for long enough"
     CLAIMED = "claimed"
@@ -101,6 +102,7 @@ _DELIVER = _rows(
     Goal.DELIVER,
     (_NOT_SENT, _G.DENIED, Step.FINISH, _P.FAILED, None),
     (_NOT_SENT, _G.SPENT, Step.FINISH, _P.FAILED, _R.ATTEMPTS_EXHAUSTED),
+    ((_S.UNDELIVERED,), _G.LOST_FOR_GOOD, Step.FINISH, _P.FAILED, _R.TASK_LOST),
     (_NOT_SENT, _G.HINDERED, Step.WAIT, _P.QUEUED, None),
     (_NOT_SENT, _G.RESTING, Step.WAIT, _P.QUEUED, None),
     (_NOT_SENT, _G.NO_TURN, Step.WAIT, _P.QUEUED, _R.TARGET_BUSY),

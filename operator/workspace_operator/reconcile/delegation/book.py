@@ -34,6 +34,7 @@ class Entry:
     target: str  # key of the workspace that is to do it
     priority: int
     created: datetime
+    deadline: datetime
     phase: DelegationPhase | None
     in_flight: bool
     claimed: bool
@@ -162,6 +163,7 @@ class Book:
 def _entry(raw: bytes, version: int) -> Entry:
     seen = Delegation.model_validate_json(raw)
     metadata, spec, status = seen.metadata, seen.spec, seen.status
+    created = moments.parse(metadata.creation_timestamp)
     finished = moments.parse(status.finish_time) if status.finish_time else None
     return Entry(
         raw=raw,
@@ -172,7 +174,8 @@ def _entry(raw: bytes, version: int) -> Entry:
         source=key_of(metadata.namespace, spec.from_.name),
         target=key_of(spec.to.namespace or metadata.namespace, spec.to.name),
         priority=spec.priority,
-        created=moments.parse(metadata.creation_timestamp),
+        created=created,
+        deadline=created + duration(spec.deadline),
         phase=status.phase,
         in_flight=is_in_flight(seen),
         claimed=CLAIM_FINALIZER in metadata.finalizers,

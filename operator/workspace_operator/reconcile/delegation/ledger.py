@@ -48,9 +48,8 @@ class Ledger:
             metrics.DELEGATIONS.labels(phase).set(phases.get(phase, 0))
 
     def _is_due(self, entry: Entry) -> bool:
-        if not entry.over or entry.claimed:
-            return True
-        return entry.delete_at is not None and entry.delete_at <= self._desk.clock.now()
+        due = entry.delete_at if entry.over else entry.deadline
+        return (entry.over and entry.claimed) or (due is not None and due <= self._desk.clock.now())
 
     async def _exists(self, entry: Entry) -> bool:
         """A listing may be of the past: what it lacks is taken for gone only after it was asked for by name."""

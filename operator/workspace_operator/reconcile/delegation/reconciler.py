@@ -85,8 +85,11 @@ class DelegationReconciler:
 
     def _place(self, run: Run, s: Situation, decision: Decision) -> None:
         """Keep the place while the agent is busy with it; else let the next one go."""
+        if decision.phase in _FLYING:
+            self._desk.book.line(run.entry.target).fly(run.key, run.entry.source)
+            return
         waits = decision.row.guard is Guard.NO_TURN or s.wish.turn
-        if decision.phase in _FLYING or (waits and decision.phase is DelegationPhase.QUEUED):
+        if waits and decision.phase is DelegationPhase.QUEUED:
             return
         self._desk.book.leave(run.key, run.entry.target)
         self.place_free(run.entry.target)

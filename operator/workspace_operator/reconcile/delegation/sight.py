@@ -44,7 +44,7 @@ def see(record: DelegationStatus, talk: Talk, goal: Goal, *, claimed: bool) -> S
         under_way=talk.under_way is not None and not aborted,
         cannot_ask=talk.cannot_ask,
         heartbeat=talk.heartbeat,
-        not_before=talk.not_before if goal in (Goal.DELIVER, Goal.HOLD) or talk.cancel_since else None,
+        not_before=talk.not_before,
         cancellation=talk.cancellation,
     )
 

@@ -14,7 +14,7 @@ from workspace_operator.errors import Failure, FailureClass
 from workspace_operator.kube.client import NotFound, path
 from workspace_operator.lifecycle.delegation import report
 from workspace_operator.lifecycle.delegation.facts import Goal, Sight, Situation
-from workspace_operator.lifecycle.delegation.plan import Decision
+from workspace_operator.lifecycle.delegation.plan import Decision, is_lost
 from workspace_operator.lifecycle.delegation.table import Step
 from workspace_operator.reconcile.delegation.answers import keep_answer
 from workspace_operator.reconcile.delegation.run import Run
@@ -59,7 +59,7 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
         run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
         run.desk.book.leave(run.key, run.entry.target)
         return
-    again = not run.talk.undelivered
+    again = not run.talk.undelivered or is_lost(s)
     run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
     run.record = report.sent(run.record, run.talk.attempt, again=again)
     if again:

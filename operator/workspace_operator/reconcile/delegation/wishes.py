@@ -34,7 +34,9 @@ def wish_of(delegation: Delegation, talk: Talk, store: Store, now: datetime, gon
     told = status.task is not None or (CLAIM_FINALIZER in metadata.finalizers and not talk.undelivered)
     cancelling = goal in (Goal.CANCEL, Goal.EXPIRE)
     if cancelling and talk.cancel_since is None:
-        talk.cancel_since = deadline if goal is Goal.EXPIRE else now
+        talk.cancel_since, talk.not_before = now, None  # also after the operator was away past the deadline
+    elif not cancelling:
+        talk.cancel_since = None
     hindrance = unreachable(delegation, target) if told else verdict.failure or hindrance_of(delegation, target)
     return Wish(
         goal=goal,
