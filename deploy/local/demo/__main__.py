@@ -30,6 +30,8 @@ class Walk:
 
     def run(self) -> None:
         self._come_up()
+        self._delegate()
+        self._idle_and_wake()
         self._pause_and_resume()
         self._restart()
         self._break_and_heal()
@@ -46,6 +48,26 @@ class Walk:
         self._kubectl("wait", "--for=condition=Ready", "workspace", "--all", _WAIT)
         self._kubectl("get", "workspaceclasses")
         self._fleet()
+
+    def _delegate(self) -> None:
+        self._chapter("A task through three agents: each hands it on by a Delegation, and the answers come back")
+        self._kubectl("apply", "-f", str(EXAMPLES / "delegation-chain.yaml"))
+        self._kubectl("wait", "--for=condition=Finished", "delegation/chain", _WAIT)
+        self._kubectl("get", "delegations")
+        self._kubectl("get", "delegation", "chain", "-o", "jsonpath={.status.result.preview}{'\\n'}")
+
+    def _idle_and_wake(self) -> None:
+        self._chapter("The planner may idle: it pauses after five seconds without a task, and its wish stays Running")
+        self._kubectl("patch", "workspace", "planner", "--type=merge", "-p", '{"spec":{"idle":{"pauseAfter":"5s"}}}')
+        self._kubectl("wait", "--for=jsonpath={.status.effectiveReason}=IdleTimeout", "workspace/planner", _WAIT)
+        self._phase("Paused", "planner")
+        self._kubectl("get", "workspace", "planner", "-o", "wide")
+        self._chapter("A task for it wakes it, and is answered")
+        self._kubectl("apply", "-f", str(EXAMPLES / "delegation-wake.yaml"))
+        self._kubectl("wait", "--for=condition=Finished", "delegation/wake", _WAIT)
+        self._kubectl("get", "delegation", "wake", "-o", "wide")
+        self._kubectl("patch", "workspace", "planner", "--type=merge", "-p", '{"spec":{"idle":null}}')
+        self._phase("Running", "planner")
 
     def _pause_and_resume(self) -> None:
         self._chapter("Pause the researcher: its child, the writer, pauses with it and keeps its own wish")
@@ -111,6 +133,8 @@ class Walk:
         self._fleet()
         self._instances()
         self._chapter("Delete everything: the finalizer goes once the backend shows nothing running")
+        for sender in ("planner", "researcher"):
+            self._kubectl("delete", "delegation", f"--field-selector=spec.from.name={sender}", "--timeout=90s")
         self._kubectl("delete", "workspace", *WORKSPACES, "--timeout=90s")
         self._fleet()
         engine = self._stage.engine

@@ -177,6 +177,9 @@ class Stage:
 
     def _empty(self) -> None:
         """Workspaces first: what they run would outlive the operator. Only ours: the cluster may be a user's."""
+        for sender in ("planner", "researcher"):
+            sent = f"--field-selector=spec.from.name={sender}"
+            self.cluster.kubectl("delete", "delegations", sent, "--timeout=60s", timeout=70, check=False)
         for kind, names in (("workspaces", WORKSPACES), ("workspaceclasses", CLASSES)):
             command = ("delete", kind, *names, "--ignore-not-found", "--timeout=60s")
             self.cluster.kubectl(*command, timeout=70, check=False)
