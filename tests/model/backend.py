@@ -126,6 +126,8 @@ class ModelBackend(MeteredBackend):
         outcome = self._outcome("refused", "answer lost", "crash after")
         if outcome == "refused":
             raise REFUSED
+        if not request.release and self._eyes.wishes_running and self.s.works and (self.s.working or self.s.flying):
+            raise Violation("it is paused for being idle while a task is known (I-22)")
         self._stop(request)
         self._end(outcome)
         return tuple(shown(unit) for unit in self.s.units)
@@ -195,6 +197,7 @@ class ModelBackend(MeteredBackend):
         elif unit.reading in (Reading.HALTING, Reading.FAILED):
             raise REFUSED
         if unit.reading in (Reading.HALTED, Reading.FROZEN):
+            s.own, s.heard, s.counted = s.own and unit.reading is Reading.FROZEN, None, None
             slow = unit.reading is Reading.HALTED and self.fate.free("at once", "slowly") == "slowly"
             unit = replace(unit, reading=Reading.STARTING if slow else Reading.RUNNING)
         s.units = (*(u for u in s.units if u.incarnation != unit.incarnation), unit)

@@ -160,6 +160,8 @@ class Explorer:
             raise Violation(f"at rest as {s.goal} while the backend shows {actual}")
         if s.goal == "Running":
             self._check_cycles(s)
+        if s.idle_paused and s.token and s.status.get("restartToken") != f"token-{s.token}":
+            raise Violation("a new restart token does not wake what is paused for being idle")
         return True
 
     def _check_cycles(self, s: State) -> None:

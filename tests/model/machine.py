@@ -7,20 +7,21 @@ calls is replaced by fakes that change a :class:`State` and ask a script what ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 from tests.model.backend import Crash, Fate, ModelBackend, Violation, shown
-from tests.model.world import LIFETIME, State, body, moment, ready
+from tests.model.tasks import Leases, activity, lease, sent
+from tests.model.world import LIFETIME, State, begins, body, moment, ready
 
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Reading
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.protocol import Instance, WorkspaceRef
 from workspace_operator.errors import BackendUnreachable, Failure, FailureClass
-from workspace_operator.kube.client import Conflict, KubeError, NotFound
+from workspace_operator.kube.client import Conflict, KubeError, NotFound, Object
 from workspace_operator.kube.identity import Credentials
 from workspace_operator.lifecycle.facts import Serving
 from workspace_operator.reconcile.serving import SERVES, WAITING
@@ -60,6 +61,7 @@ class Pass:
         world = self._world()
         s_memory = world.memory("u")
         s_memory.ran, s_memory.data_gone, s_memory.credentials = s.ran, s.data_gone, s.issued
+        s_memory.last_task, s_memory.not_idle_before = s.last_task, s.not_idle_before
         if self._late is not None:
             self._edited(self._late)
         reconciler = WorkspaceReconciler(world, self._let_go)
@@ -74,6 +76,7 @@ class Pass:
         else:
             memory = world.memory("u")
             s.ran, s.data_gone, s.issued = cast(Any, memory.ran), memory.data_gone, memory.credentials
+            s.last_task, s.not_idle_before = memory.last_task, memory.not_idle_before
             self._check_wake_up()
         return s
 
@@ -93,17 +96,18 @@ class Pass:
             observer=fakes,
             identities=fakes,
             events=cast(Any, SimpleNamespace(post=lambda *args, **kwargs: None)),
-            leases=fakes,
+            leases=cast(Any, Leases(s)),
             prober=cast(Any, SimpleNamespace(forget=lambda uid: None, serving=self.serving)),
             wake=lambda key: None,
             wake_class=lambda name: None,
+            activity=lambda key: activity(s),
             clock=cast(Any, SimpleNamespace(now=lambda: moment(s.now))),
             memories={"u": Memory(written=-1e18)},
         )
 
     def _edited(self, late: State) -> None:
         """The user's edit arrives right after the operator read the object."""
-        for name in ("desired", "deleted", "token", "template", "generation", "version", "edits"):
+        for name in ("desired", "deleted", "token", "template", "idles", "generation", "version", "edits"):
             setattr(self.s, name, getattr(late, name))
         for name in ("cycles_from", "bound", "token_edits"):
             setattr(self.s, name, getattr(late, name))
@@ -154,7 +158,31 @@ class Pass:
             if not self.s.references_there:
                 raise NotFound(404, "The ConfigMap does not exist.")
             return {"data": {"A": "b"}}
+        if "/leases/" in url:
+            self._read_tasks()
+            return lease(self.s)
         return body(self.s)
+
+    async def list(self, url: str, labels: str | None = None, fields: str | None = None) -> AsyncIterator[Object]:
+        """All delegations to the workspace."""
+        self.fate.alive()
+        self._read_tasks()
+        for each in sent(self.s):
+            yield each
+
+    def _read_tasks(self) -> None:
+        """A fresh read of what tells of tasks; one may begin right before it."""
+        options = begins(self.s)
+        outcome = self.fate.fault(*(["fresh read: no answer"] if "read" in self.s.config.faults else []))
+        if outcome is not None:
+            raise KubeError(500, "The model's API server failed.")
+        if not options:
+            return
+        begun = self.fate.free("nothing begins", *(label for label, _ in options))
+        for label, after in options:
+            if label == begun:
+                for name in ("own", "waiting", "flying", "tasks"):
+                    setattr(self.s, name, getattr(after, name))
 
     async def merge(self, url: str, patch: dict[str, Any]) -> dict[str, Any]:
         """The write of a status."""
@@ -168,7 +196,7 @@ class Pass:
         before = s.status
         s.status = merged(s.status, patch["status"])
         s.version += 1
-        self.wrote = True
+        self.wrote = self.wrote or set(patch["status"]) != {"idle"} or "pausedTime" in patch["status"]["idle"]
         self._check_status(before)
         if outcome == "write: crash after":
             self.fate.die()
@@ -208,8 +236,19 @@ class Pass:
             raise Violation("Failed without a failure that has a message (I-81)")
         if before.get("incarnation", 0) > status.get("incarnation", 0):
             raise Violation("the incarnation went back")
+        self._check_idle(before)
         if phase in ("Paused", "Stopped") and verdict["status"] == "True" and not self.stale:
             self._check_stopped(phase, verdict["reason"] == Reason.FROZEN)
+
+    def _check_idle(self, before: dict[str, Any]) -> None:
+        s = self.s
+        if s.status.get("instance", {}).get("served") and not before.get("instance", {}).get("served"):
+            s.worked = s.now
+        if not s.idle_paused or "pausedTime" in before.get("idle", {}):
+            return
+        exact = 3 / 4 if "crash" in s.config.faults else 1
+        if s.now - s.worked < s.config.pause_after * exact:
+            raise Violation(f"paused for being idle {s.now - s.worked} s after its last task")
 
     def _check_stopped(self, phase: str, frozen: bool) -> None:
         s = self.s
@@ -231,6 +270,11 @@ class Pass:
     def reached_running(self) -> bool:
         """Running, and only the agent is silent: its prober or Lease wakes the pass."""
         return self.s.status.get("phase") == "Running"
+
+    @property
+    def wishes_running(self) -> bool:
+        """As this pass has read it."""
+        return self._raw["spec"]["desiredState"] == "Running" and "deletionTimestamp" not in self._raw["metadata"]
 
     def _let_go(self, uid: str) -> None:
         s = self.s

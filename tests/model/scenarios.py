@@ -33,10 +33,26 @@ CONFIGS = (
            patient=False),
     Config("listings older than the truth", edits=("Paused", "Running", "delete"), faults=("stale", "exits", "crash"),
            edit_budget=2, fault_budget=2, patient=False, credentials=False),
+    Config("idle, tasks and delegations", pause_after=100, task_budget=2, edits=(), edit_budget=0, faults=(),
+           fault_budget=0, patient=False),
+    Config("idle, a task and edits of every kind", pause_after=100, task_budget=1, faults=(), fault_budget=0,
+           edits=("Paused", "Running", "Stopped", "delete", "token", "idle"), edit_budget=1, patient=False,
+           credentials=False),
+    Config("idle, a task and two edits", pause_after=100, task_budget=1, faults=(), fault_budget=0, edit_budget=2,
+           edits=("Paused", "Running", "idle"), patient=False, credentials=False),
+    Config("idle, a task, and calls fail", pause_after=100, task_budget=1, edits=("token",),
+           faults=("verb", "read", "silent", "references"), patient=False),
+    Config("idle, a task, and the operator crashes", pause_after=100, task_budget=1, edits=("token",),
+           faults=("crash",), patient=False),
+    Config("idle, freezing with a token", pause_after=100, task_budget=1, freeze=True, edits=("Paused", "Running"),
+           faults=("verb", "crash"), patient=False),
 )  # fmt: skip
 
 
 def starts(config: Config) -> tuple[State, ...]:
     """A new object with each wish."""
     wishes = ("Running", "Paused", "Stopped")
-    return tuple(State(config, config.fault_budget, config.edit_budget, desired=wish) for wish in wishes)
+    return tuple(
+        State(config, config.fault_budget, config.edit_budget, desired=wish, tasks=config.task_budget)
+        for wish in wishes
+    )

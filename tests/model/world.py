@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -36,6 +37,8 @@ class Config:
     patient: bool = True  # the agent may stay silent until the provision timeout
     edit_budget: int = 1
     fault_budget: int = 1
+    pause_after: int = 0  # seconds of idleness; 0: never
+    task_budget: int = 0  # tasks of the agent's own, and delegations
 
     hopeless: str = ""  # how every start fails, for ever
 
@@ -78,13 +81,25 @@ class State:
     references_there: bool = True
     serves: bool = False
     now: int = 0
+    tasks: int = 0  # that may still begin
+    idles: bool = True  # spec.idle is set
+    own: bool = False  # the agent works on something, and says so on its Lease
+    waiting: bool = False  # a delegation that may wake it
+    flying: bool = False  # a delegation is claimed and not over
+    delegated: int | None = None  # when the last one was over
     # the operator's memory
     ran: tuple[int, str] | None = None
     data_gone: bool = False
     issued: Credentials | None = None
     view: tuple[Unit, ...] | None = None  # what it saw last
+    heard: bool | None = None  # what it knows of ``own``
+    counted: int | None = None  # since when it knows that
+    told: tuple[bool, bool] = (False, False)  # what it knows of ``waiting`` and ``flying``
+    last_task: datetime | None = None
+    not_idle_before: datetime | None = None
     # what only the model knows
     released: frozenset[int] = frozenset()
+    worked: int = 0  # when it last had a task that the operator had a chance to know of, or began to serve
     wiped: bool = False
     unrecorded: bool = False  # wiped while no instance was left to tell that there had been one
     finished: bool = False
@@ -107,11 +122,30 @@ class State:
 
     @property
     def goal(self) -> str:
-        return "Deleted" if self.deleted else self.desired
+        """Where it gets to in the end."""
+        if self.deleted or self.desired != "Running" or not self.config.pause_after or not self.idles:
+            return "Deleted" if self.deleted else self.desired
+        return "Running" if self.working or self.waiting or self.flying else "Paused"
+
+    @property
+    def works(self) -> bool:
+        """Whether the agent can do anything."""
+        return self.serves and any(unit.reading is Reading.RUNNING for unit in self.units)
+
+    @property
+    def working(self) -> bool:
+        """Whether it does something of its own."""
+        return self.own and any(unit.reading in (Reading.RUNNING, Reading.FROZEN) for unit in self.units)
+
+    @property
+    def idle_paused(self) -> bool:
+        return "pausedTime" in self.status.get("idle", {})
 
     def forget(self) -> None:
         """The operator's process is gone, and its memory with it."""
         self.ran, self.data_gone, self.issued, self.view = None, False, None, None
+        self.heard, self.counted, self.told = None, None, (False, False)
+        self.last_task = self.not_idle_before = None
 
 
 def moment(seconds: int) -> datetime:
@@ -131,13 +165,15 @@ def body(s: State) -> dict[str, Any]:
         "className": "c",
         "image": f"image:{s.template}",
         "storage": {"whenDeleted": "Delete" if config.delete_data else "Retain"},
-        "agent": {"port": 8080, "probe": "AgentCard"},
+        "agent": {"port": 8080, "probe": "Lease" if config.pause_after and config.credentials else "AgentCard"},
         "envFrom": [{"configMapRef": {"name": "settings"}}],
         "updatePolicy": "Automatic" if config.automatic else "OnRestart",
         "provisionTimeout": f"{config.timeout}s",
     }
     if s.token:
         spec["restartToken"] = f"token-{s.token}"
+    if config.pause_after and s.idles:
+        spec["idle"] = {"pauseAfter": f"{config.pause_after}s"}
     metadata: dict[str, Any] = {
         "name": "w",
         "namespace": "n",
@@ -167,7 +203,15 @@ def thresholds(s: State) -> list[int]:
         found.append(_forget_at(s, failures["count"]))
     if credentials:
         found.append(seconds(credentials["expires"]) - LIFETIME // 3)
+    if s.config.pause_after and "idle" in s.status:
+        found.append(idle_since(s) + s.config.pause_after)
     return [at for at in found if at > s.now]
+
+
+def idle_since(s: State) -> int:
+    """As the operator knows it."""
+    remembered = math.ceil((s.last_task - EPOCH).total_seconds()) if s.last_task is not None else 0
+    return max(seconds(s.status["idle"]["lastTaskTime"]), remembered, s.counted or 0, s.delegated or 0)
 
 
 def _forget_at(s: State, count: int) -> int:
@@ -191,8 +235,21 @@ def key(s: State) -> tuple[Any, ...]:
         (status.get("incarnation", 0) - top, status.get("restartToken"), status.get("pendingRestart")),
         tuple(_unit_key(unit, top, now) for unit in s.units),
         tuple(_unit_key(unit, top, now) for unit in s.view) if s.faults and s.view is not None else None,
+        _idle_key(s),
         (s.cycles_from is not None and min(top - s.cycles_from, 3), s.bound, s.token_edits),
     )
+
+
+def _idle_key(s: State) -> tuple[Any, ...] | None:
+    if not s.config.pause_after:
+        return None
+    told = (s.tasks, s.idles, s.working, s.waiting, s.flying, s.told, s.idle_paused)
+    if not s.works or not (s.status.get("instance") or {}).get("served") or "idle" not in s.status:
+        return told  # time counts from when the agent answers
+    ages = [s.now - s.worked, s.now - idle_since(s), s.now - seconds(s.status["idle"]["lastTaskTime"])]
+    held = s.not_idle_before is not None and s.not_idle_before > moment(s.now)
+    kept = 3 if "crash" in s.config.faults else 2  # the record counts where memory may be lost
+    return (*told, s.heard, held, *(min(age, s.config.pause_after) for age in ages[:kept]))
 
 
 def _unit_key(unit: Unit, top: int, now: int) -> tuple[Any, ...]:
@@ -245,6 +302,8 @@ def edit(s: State, kind: str) -> State | None:
             new.cycles_from, new.bound = s.top, "instance" in s.status
     elif kind == "template":
         new.template = 1 - s.template
+    elif kind == "idle":
+        new.idles = not s.idles
     else:
         new.desired = kind
     new.generation += 1
@@ -290,9 +349,45 @@ def natural(s: State) -> list[tuple[str, State]]:
         found.append(("the class is back", _with(s, class_there=True)))
     if not s.references_there:
         found.append(("the ConfigMap is back", _with(s, references_there=True)))
+    if s.config.pause_after:
+        found += _tasks(s)
     ahead = thresholds(s)
     if ahead:
         found.append((f"{min(ahead) - s.now} s pass", _with(s, now=min(ahead))))
+    return found
+
+
+def _tasks(s: State) -> list[tuple[str, State]]:
+    """What becomes of tasks, and when the operator gets to know of it."""
+    found = begins(s)
+    if s.working:
+        # A real watch would have told of its beginning first.
+        unheard = s.heard is False or (s.heard is None and not s.config.credentials)
+        found.append(("the agent has done its task", _with(s, own=False, worked=s.worked if unheard else s.now)))
+    if s.works and s.heard is not s.working:
+        found.append(("the watch tells what the agent reports", _heard(s)))
+    if s.flying:
+        found.append(("the delegation is over", _with(s, flying=False, delegated=s.now, worked=s.now)))
+    if s.told != (s.waiting, s.flying):
+        found.append(("the watch tells of the delegation", _with(s, told=(s.waiting, s.flying))))
+    return found
+
+
+def _heard(s: State) -> State:
+    """The operator knows whether the agent is at work."""
+    last = moment(s.now) if s.heard else s.last_task
+    return _with(s, heard=s.working, counted=s.now if s.counted is None else s.counted, last_task=last)
+
+
+def begins(s: State) -> list[tuple[str, State]]:
+    """Tasks that may begin now. A delegation is claimed only while no pause of its target is on record."""
+    found = []
+    if s.tasks and s.works and not s.working:
+        found.append(("the agent begins a task of its own", _with(s, own=True, tasks=s.tasks - 1)))
+    if s.tasks and not s.waiting and not s.flying:
+        found.append(("a delegation waits", _with(s, waiting=True, tasks=s.tasks - 1)))
+    if s.waiting and s.works and not s.idle_paused:
+        found.append(("the delegation is sent", _with(s, waiting=False, flying=True)))
     return found
 
 
@@ -351,6 +446,9 @@ def calm(s: State) -> State:
     new = boots(ends(s))
     new.faults = new.edits = 0
     new.class_there = new.references_there = new.serves = True
+    if new.works and new.heard is not new.working:
+        new = _heard(new)
+    new.told = new.waiting, new.flying
     return new
 
 

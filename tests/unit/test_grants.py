@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 from tests.model.virtual import VirtualLoop
@@ -15,7 +16,7 @@ from tests.unit.kit import FakeKube, workspace
 from workspace_operator.api.workspace import ObjectMeta
 from workspace_operator.kube import grants as module
 from workspace_operator.kube.client import Conflict, KubeClient, KubeError, NotFound, path
-from workspace_operator.kube.grants import LAZINESS, LIMIT, REREAD, SPACING, Grants, grants_name
+from workspace_operator.kube.grants import LAZINESS, REREAD, SPACING, Grants, grants_name
 from workspace_operator.kube.identity import Identities
 from workspace_operator.kube.owned import BINDINGS, ROLES, role
 from workspace_operator.telemetry.loops import Heartbeat
@@ -26,7 +27,13 @@ BINDING = path(BINDINGS, "n", grants_name("planner"))
 
 
 class Kube(FakeKube):
-    """With deletions, and 404 for an update of what is gone."""
+    """With deletions, 404 for an update of what is gone, and names that are quoted in URLs."""
+
+    async def create(self, url: str, value: dict[str, Any]) -> dict[str, Any]:
+        stored = await super().create(url, value)
+        raw = f"{url}/{value['metadata']['name']}"
+        self.objects[f"{url}/{quote(value['metadata']['name'], safe='')}"] = self.objects.pop(raw)
+        return stored
 
     async def delete(self, url: str, uid: str | None = None) -> None:
         self._called("DELETE", url)
@@ -176,7 +183,7 @@ def test_a_crash_between_the_role_and_its_binding_is_made_good(scene: Scene) -> 
 
 
 def test_the_roles_of_others_are_never_touched_or_read_for_ours(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """I-11: by UID. One of a deleted workspace of the same name is replaced; a person's is left alone, and told once."""
+    """I-11: by UID. One of a deleted workspace of the same name is replaced, a person's is left alone and told once."""
     former = PLANNER.model_copy(update={"uid": "former"})
     old = role(former, grants_name("planner"), module._rules(["planner.old"]))
     old["metadata"]["uid"] = "role-of-the-former"
@@ -208,8 +215,9 @@ def test_only_names_that_begin_with_the_workspaces_own_are_ever_listed(scene: Sc
     assert scene.granted == ["planner.a"]
 
 
-def test_above_the_limit_the_newest_are_listed(scene: Scene) -> None:
-    names = [f"planner.{number:05}" for number in range(LIMIT)]
+def test_above_the_limit_the_newest_are_listed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 10)
+    names = [f"planner.{number}" for number in range(10)]
     scene.wish(*names)
     scene.pass_time(5)
     assert scene.granted == names

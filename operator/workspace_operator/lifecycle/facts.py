@@ -90,3 +90,4 @@ class Wish:
     has_references: bool = False
     delete_data: bool = False
     blocked: Failure | None = None  # why it must not be started now
+    pause_after: timedelta | None = None  # of idleness

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import ConditionType, Phase
 from workspace_operator.api.workspace import WorkspaceStatus
-from workspace_operator.lifecycle import backoff, moments
+from workspace_operator.lifecycle import backoff, idle, moments
 from workspace_operator.lifecycle.facts import Goal, Seen, Sight, Wish
 from workspace_operator.lifecycle.table import TABLE, Guard, Row, Step
 
@@ -29,6 +29,7 @@ class Situation:
     seen: Seen
     now: datetime
     token_lifetime: timedelta = timedelta(hours=1)
+    work: idle.Work = idle.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
     Guard.ENDED: _ran_since_decided,
     Guard.LOST: _ran_since_decided,
     Guard.RENEWAL_DUE: _renewal_due,
+    Guard.IDLE: lambda s: idle.is_idle(s.wish, s.record, s.seen, s.work, s.now),
     Guard.FREEZE_WANTED: lambda s: s.wish.freeze,
     Guard.ENDING: _ending,
     Guard.CREDENTIALS_VALID: lambda s: s.record.credentials is not None,
@@ -175,7 +177,8 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
 
 def _explain(row: Row, s: Situation) -> tuple[Reason, str]:
     if row.reason is not None:
-        return row.reason, s.seen.message or row.reason.meaning
+        said = idle.sentence(s.record) if row.reached and idle.is_asleep(s.wish) else s.seen.message
+        return row.reason, said or row.reason.meaning
     failures = s.record.failures
     if row.guard in (Guard.BACKING_OFF, Guard.GIVEN_UP) and failures is not None:
         text = f"{failures.message} Attempt {failures.count} failed; the next follows by itself."
@@ -226,6 +229,9 @@ def _wake_when_reached(s: Situation) -> timedelta | None:
         moments_ahead.append(forget_at - s.now)
     if s.record.failures is not None and _backing_off(s):  # e.g. a restart that waits for its turn
         moments_ahead.append(moments.parse(s.record.failures.retry_after) - s.now)
+    look_at = idle.next_look(s.wish, s.record, s.work, s.now)
+    if look_at is not None:
+        moments_ahead.append(look_at - s.now)
     return max(SOON, min(moments_ahead)) if moments_ahead else None
 
 

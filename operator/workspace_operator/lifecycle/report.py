@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from workspace_operator.api.states import Phase
 from workspace_operator.api.workspace import CredentialsStatus, FailureStatus, InstanceStatus, WorkspaceStatus
 from workspace_operator.errors import Failure
-from workspace_operator.lifecycle import backoff, moments
+from workspace_operator.lifecycle import backoff, idle, moments
 from workspace_operator.lifecycle.conditions import conditions
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.plan import Decision, Situation, drifted, forget_failures_at
@@ -119,9 +119,10 @@ def with_credentials(record: WorkspaceStatus, credentials: CredentialsStatus | N
 
 def report(s: Situation, decision: Decision) -> WorkspaceStatus:
     """The status to show: everything recomputed from the situation."""
-    instance = s.record.instance
-    current = instance is not None and instance.incarnation == s.seen.incarnation
+    known, shown = s.record.instance, _instance(s, decision)
+    current = known is not None and known.incarnation == s.seen.incarnation
     running = current and s.seen.sight is Sight.RUNNING and s.wish.goal is Goal.RUNNING
+    starts = shown is not None and shown.served and not (known is not None and known.served)
     return s.record.model_copy(
         update={
             "observed_generation": s.wish.generation,
@@ -129,8 +130,9 @@ def report(s: Situation, decision: Decision) -> WorkspaceStatus:
             "class_name": s.wish.class_name,
             "effective_state": s.wish.effective_state,
             "effective_reason": s.wish.effective_reason,
-            "instance": _instance(s, decision),
+            "instance": shown,
             "endpoint": f"http://{s.seen.address}" if running and s.seen.address else None,
+            "idle": idle.status(s.wish, s.record, s.work, s.now, starts=starts),
             "pending_restart": running and not s.wish.automatic_update and drifted(s),
             "failures": None if _forgotten(s, decision) else s.record.failures,
             "conditions": conditions(s, decision),

@@ -25,6 +25,7 @@ class Step(StrEnum):
     STOP = "stop"  # verb: halt in place, or freeze
     RELEASE = "release"  # verb: stop with release
     RESTART = "restart"  # verb: replace older incarnations by the recorded one
+    IDLE = "idle"  # record the pause of what has nothing to do
     FAIL = "fail"  # record a failure with its back-off
     REVOKE = "revoke"  # delete the Secret that keeps the token valid
     RENEW = "renew"  # deliver a fresh token to the running instance
@@ -46,6 +47,7 @@ class Guard(StrEnum):
     ENDED = "ended by itself"  # it ran since this start was decided, and no longer does
     LOST = "vanished"  # it ran since this start was decided, and is gone
     RENEWAL_DUE = "token renewal due"
+    IDLE = "idle"  # no task for as long as spec.idle says
     FREEZE_WANTED = "freeze wanted"  # the class pauses by freezing
     ENDING = "ending in grace"  # told to stop, and its grace period is not over
     CREDENTIALS_VALID = "token still valid"
@@ -98,6 +100,7 @@ _RUNNING = _rows(
     ((_S.RUNNING,), _G.UNDECIDED, Step.INTEND, _P.STARTING, _R.WAITING_FOR_AGENT),
     ((_S.RUNNING,), _G.RENEWAL_DUE, Step.RENEW, _P.RUNNING, _R.RUNNING),
     ((_S.RUNNING,), _G.UNSERVED, Step.WAIT, _P.STARTING, _R.WAITING_FOR_AGENT),
+    ((_S.RUNNING,), _G.IDLE, Step.IDLE, _P.RUNNING, _R.RUNNING),
     ((_S.RUNNING,), _G.ALWAYS, Step.WAIT, _P.RUNNING, _R.RUNNING),
     ((_S.HALTING,), _G.ENDING, Step.WAIT, _P.STARTING, _R.PAUSING),
     ((_S.HALTING,), _G.ALWAYS, Step.STOP, _P.STARTING, _R.PAUSING),

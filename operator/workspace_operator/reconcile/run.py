@@ -16,9 +16,11 @@ from workspace_operator.backends.protocol import Progress, WorkspaceRef
 from workspace_operator.errors import Failure, OperatorError
 from workspace_operator.kube.client import Conflict, workspaces
 from workspace_operator.lifecycle.facts import Goal, Seen, Serving, Sight, Wish
+from workspace_operator.lifecycle.idle import UNKNOWN, Work
 from workspace_operator.lifecycle.plan import Decision, Situation
 from workspace_operator.lifecycle.report import report
 from workspace_operator.lifecycle.table import Step
+from workspace_operator.reconcile import idling
 from workspace_operator.reconcile.serving import NO_PROBE
 from workspace_operator.reconcile.sight import NOT_SERVING, current, see, unknown
 from workspace_operator.reconcile.world import Memory, World
@@ -98,7 +100,16 @@ class Run:
         """Everything that the plan needs, as of now."""
         seen = await self._seen()
         lifetime = duration(self.class_.spec.identity.token_lifetime) if self.class_ is not None else timedelta(hours=1)
-        return Situation(self.wish, self.record, seen, self.world.clock.now(), lifetime)
+        return Situation(self.wish, self.record, seen, self.world.clock.now(), lifetime, self._work())
+
+    async def ask_for_work(self) -> Work:
+        """Fresh reads of all that tells of the agent's tasks (I-22)."""
+        return await idling.asked(self.world, self.workspace, self.class_, self.memory)
+
+    def _work(self) -> Work:
+        if self.wish.pause_after is None or self.wish.goal is not Goal.RUNNING:
+            return UNKNOWN
+        return idling.known(self.world, self.workspace, self.class_, self.memory)
 
     async def look_closely(self) -> None:
         """Ask the backend about this workspace; a failure makes the sight unknown."""

@@ -15,7 +15,7 @@ from workspace_operator.backends.protocol import Instance, Progress, ProvisionRe
 from workspace_operator.errors import BackendError, BadRequest, Failure, FailureClass, OperatorError
 from workspace_operator.kube.client import Conflict
 from workspace_operator.kube.identity import Credentials, account_name
-from workspace_operator.lifecycle import moments, report
+from workspace_operator.lifecycle import idle, moments, report
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.plan import Decision, Situation, plan
 from workspace_operator.lifecycle.table import Guard, Step
@@ -63,10 +63,28 @@ async def restart(run: Run, s: Situation, decision: Decision) -> None:
         await _settle(run, s, _backend(run).restart(request, s.wish.grace))
 
 
+async def fall_asleep(run: Run, s: Situation, decision: Decision) -> None:
+    """Record the pause of what has nothing to do, if fresh reads agree; nothing is stopped before that (I-22)."""
+    again = replace(s, work=await run.ask_for_work())
+    if plan(again).row != decision.row:
+        return
+    run.record, run.wish = idle.paused(again.record, again.work, again.now), idle.asleep(run.wish)
+    lowered = replace(again, wish=run.wish, record=run.record)
+    await run.persist(lowered, plan(lowered))
+
+
 async def stop(run: Run, s: Situation, decision: Decision) -> None:
-    """Halt (or freeze) in place, and end the token at the same time: a slow stop must not keep it valid."""
+    """Halt (or freeze) in place, and end the token at the same time: a slow stop must not keep it valid.
+
+    A task that came since an idle pause was recorded ends that pause instead, and so does not knowing (I-22).
+    """
+    if idle.is_asleep(s.wish) and s.seen.sight is Sight.RUNNING and (await run.ask_for_work()).active is not False:
+        run.wish = idle.awake(run.wish)
+        return
     freeze = s.wish.freeze and s.wish.goal is Goal.PAUSED
     await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+    if s.wish.goal is Goal.PAUSED and run.problem is None:
+        run.record = report.give_up_start(run.record)  # one that is wanted again meanwhile has not ended by itself
 
 
 async def release(run: Run, s: Situation, decision: Decision) -> None:
@@ -137,6 +155,7 @@ STEPS: Mapping[Step, Executor] = {
     Step.RESTART: restart,
     Step.STOP: stop,
     Step.RELEASE: release,
+    Step.IDLE: fall_asleep,
     Step.FAIL: fail,
     Step.REVOKE: revoke,
     Step.RENEW: renew,

@@ -12,22 +12,28 @@ from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Template
 from workspace_operator.errors import Failure, FailureClass
+from workspace_operator.lifecycle import idle
 from workspace_operator.lifecycle.effective import Effective, Node, effective
 from workspace_operator.lifecycle.facts import Goal, Wish
 from workspace_operator.lifecycle.parameters import Parameters, fingerprint
+from workspace_operator.reconcile.activity import NOTHING, Activity
 from workspace_operator.reconcile.store import Store
 
 
 def wish_of(
-    workspace: Workspace, class_: WorkspaceClass | None, backend: MeteredBackend | Failure, store: Store
+    workspace: Workspace,
+    class_: WorkspaceClass | None,
+    backend: MeteredBackend | Failure,
+    store: Store,
+    activity: Activity = NOTHING,
 ) -> Wish:
-    """What is asked of a workspace, after ancestors and class were taken into account."""
+    """What is asked of a workspace, after ancestors, class and idleness were taken into account."""
     spec, namespace = workspace.spec, workspace.metadata.namespace
     node = Node(workspace.metadata.name, spec.desired_state, spec.parent_ref.name if spec.parent_ref else None)
     state = effective(node, lambda name: store.node(namespace, name))
     usable = backend if isinstance(backend, MeteredBackend) else None
     wants_credentials = class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN
-    return Wish(
+    wish = Wish(
         goal=_goal(workspace, state),
         effective_state=state.state,
         effective_reason=state.reason,
@@ -45,7 +51,9 @@ def wish_of(
         has_references=bool(spec.env_from),
         delete_data=spec.storage is not None and spec.storage.when_deleted is WhenDeleted.DELETE,
         blocked=_blocked(workspace, class_, backend, state),
+        pause_after=duration(spec.idle.pause_after) if spec.idle is not None else None,
     )
+    return idle.lowered(wish, workspace.status, wanted=activity.wakers > 0 or activity.in_flight > 0)
 
 
 def _goal(workspace: Workspace, state: Effective) -> Goal:
@@ -67,7 +75,7 @@ def parameters_of(workspace: Workspace) -> Parameters:
         mode="json",
         by_alias=True,
         include={"image", "command", "args", "env", "env_from", "resources", "agent", "storage"},
-        exclude={"storage": {"when_deleted"}, "agent": {"probe"}},
+        exclude={"storage": {"when_deleted"}, "agent": {"probe", "max_concurrent_tasks"}},
     )
     return fingerprint(included, spec.restart_token or workspace.status.restart_token)
 

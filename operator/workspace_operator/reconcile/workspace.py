@@ -18,7 +18,7 @@ from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.errors import Failure
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
-from workspace_operator.lifecycle import moments
+from workspace_operator.lifecycle import idle, moments
 from workspace_operator.lifecycle.conditions import Verdict, settle
 from workspace_operator.lifecycle.facts import Goal
 from workspace_operator.lifecycle.plan import RECHECK, SOON, Decision, Situation, plan
@@ -108,7 +108,7 @@ class WorkspaceReconciler:
         world = self._world
         class_ = world.store.class_for(workspace.spec.class_name, workspace.status.class_name)
         backend = self._backend_of(class_) if class_ is not None else no_class(workspace)
-        wish = wish_of(workspace, class_, backend, world.store)
+        wish = wish_of(workspace, class_, backend, world.store, world.activity(key))
         memory = world.memory(workspace.metadata.uid)
         return Run(world, key, workspace, class_, backend, wish, workspace.status, memory, self._write)
 
@@ -252,12 +252,13 @@ class WorkspaceReconciler:
             )
 
     def _note_goal(self, run: Run, entry: Entry) -> None:
-        if run.memory.goal is not run.wish.goal:
-            first = run.memory.goal is None
-            run.memory.goal = run.wish.goal
-            run.memory.goal_since = entry.received
-            # After a start of the operator nothing is known of when the wish was made.
-            run.memory.goal_reached = first and run.workspace.status.phase is not None
+        memory = run.memory
+        edited, memory.generation = memory.generation != entry.generation, entry.generation
+        if memory.goal is not run.wish.goal:
+            first, memory.goal = memory.goal is None, run.wish.goal
+            memory.goal_since = entry.received if edited else time.monotonic()
+            # After a start of the operator nothing is known of when the wish was made; an idle pause is nobody's.
+            memory.goal_reached = (first and run.workspace.status.phase is not None) or idle.is_asleep(run.wish)
 
     def _note_reached(self, run: Run, situation: Situation, decision: Decision) -> None:
         serves = run.wish.goal is not Goal.RUNNING or situation.seen.serving.answers

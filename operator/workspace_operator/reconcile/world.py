@@ -42,6 +42,9 @@ class Memory:
     goal: Goal | None = None
     goal_since: float = 0.0  # monotonic
     goal_reached: bool = False
+    generation: int = 0
+    last_task: datetime | None = None  # when the agent was last known to have a task
+    not_idle_before: datetime | None = None  # the reads that decide on it failed
 
 
 @dataclass
