@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from itertools import count
+from uuid import uuid4
 
 import pytest
 from tests.agent.conftest import agent, new_agent
@@ -26,12 +26,11 @@ async def client() -> AsyncIterator[AgentClient]:
 
 @pytest.fixture
 def message() -> NewMessage:
-    """Messages that differ; their ids are of the kind that the operator sends."""
-    serial = count(1)
+    """Messages that differ; their ids come from a UID, as the operator's."""
 
     def make(text: str = "hello", **more: str) -> Outgoing:
-        number = next(serial)
-        return Outgoing(f"message-{number}", f"context-{number}", (OutgoingPart(text=text),), more)
+        uid = uuid4()
+        return Outgoing(f"message-{uid}", f"context-{uid}", (OutgoingPart(text=text),), more)
 
     return make
 

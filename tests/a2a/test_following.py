@@ -151,9 +151,10 @@ async def test_patience_with_answers_that_are_none_has_an_end(
         assert agent.methods() == ["GetTask"] * following.PATIENCE
 
 
-async def test_one_good_answer_renews_the_patience(client: AgentClient) -> None:
+async def test_one_good_answer_renews_the_patience(client: AgentClient, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = say("", 500)
     turns = in_turn(bad, bad, bad, WORKING, bad, bad, bad, WORKING, DONE)
+    monkeypatch.setattr(following, "LONGEST_DELAY", 0.3)
     with HostileAgent({"GetTask": turns, "SubscribeToTask": hang_up}) as agent:
         assert (await follow(client, agent)).state is TaskState.COMPLETED
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from tests.a2a.conftest import NewMessage
 from tests.agent.harness import AgentProcess
-from tests.support.hostile import ANYWHERE, CARDS, HostileAgent, Request, card, http, result, say, silent, task
+from tests.support.hostile import ANYWHERE, CARDS, HostileAgent, Request, card, http, in_turn, result, say, silent, task
 
 from workspace_operator.a2a import client as module
 from workspace_operator.a2a import wire
@@ -27,7 +27,7 @@ UNUSABLE = frozenset(
 LOST = frozenset(
     {
         *("internal-error", "bad-gateway", "not-http"),
-        *("silent", "hangs-up", "stops-midway", "drips", "drips-head"),
+        *("silent", "hangs-up", "stops-midway", "drips", "drips-head", "interim", "crumbs"),
     }
 )
 NOT_NOW = frozenset({"redirect", "permanent-redirect", "too-many-requests", "unavailable"})
@@ -113,6 +113,31 @@ async def test_others_are_served_while_agents_dawdle(agent: AgentProcess, messag
                 one.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
             await patient.close()
+
+
+async def test_failures_leave_no_connection_behind(
+    agent: AgentProcess, message: NewMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where four connections are all there are, forty lost ones would be noticed."""
+    monkeypatch.setattr(module, "CONNECTIONS", 4)
+    monkeypatch.setattr(module, "STREAMS", 4)
+    client = AgentClient(Limits(send=5, ask=5, silence=0.2))
+    habits = ("html", "flood", "ten-megabytes", "stops-midway", "unavailable", "not-http", "silent", "drips")
+    try:
+        with ExitStack() as stack:
+            bad = [stack.enter_context(HostileAgent(habit)) for habit in habits]
+            work = {"GetTask": in_turn(*[result(task())] * 8, result(task(state="FAILED")))}
+            mute = stack.enter_context(HostileAgent({**work, "SubscribeToTask": silent}))
+            client_errors = [client.send(one.address, message()) for one in bad for _ in range(5)]
+            found = await asyncio.gather(*client_errors, return_exceptions=True)
+            assert all(isinstance(one, OperatorError) for one in found)
+            await client.follow(mute.address, "t1", lambda _: None)
+
+            for number in range(10):
+                done = await client.send(f"127.0.0.1:{agent.port}", message(str(number)))
+                assert done.id
+    finally:
+        await client.close()
 
 
 async def test_only_the_observed_address_is_contacted(client: AgentClient, message: NewMessage) -> None:

@@ -47,8 +47,8 @@ async def test_an_error_for_a_message(
     ("status", "meaning"),
     [
         *((status, NotDelivered) for status in (301, 302, 307, 308, 404, 405, 408, 410, 421, 425, 429, 503)),
-        *((status, Refused) for status in (400, 401, 402, 403, 406, 409, 413, 415, 422, 431)),
-        *((status, Unanswered) for status in (201, 202, 204, 300, 303, 304, 500, 501, 502, 504, 599)),
+        *((status, Refused) for status in (400, 401, 402, 403, 406, 409, 413, 415, 422, 431, 501)),
+        *((status, Unanswered) for status in (201, 202, 204, 300, 303, 304, 500, 502, 504, 599)),
     ],
 )
 async def test_an_http_status_for_a_message(
@@ -72,6 +72,11 @@ async def test_a_result_of_another_shape(value: object, version: str, client: Ag
 @pytest.mark.parametrize("code", [*REFUSALS, INVALID_PARAMS, NO_METHOD, VERSION])
 async def test_an_agent_that_does_not_list(code: int, client: AgentClient, message: NewMessage) -> None:
     with HostileAgent(error(code)) as agent, pytest.raises(CannotAsk):
+        await client.find(agent.address, message())
+
+
+async def test_an_agent_without_the_means_to_list(client: AgentClient, message: NewMessage) -> None:
+    with HostileAgent(say("", 501)) as agent, pytest.raises(CannotAsk):
         await client.find(agent.address, message())
 
 

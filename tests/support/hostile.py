@@ -103,16 +103,16 @@ def pass_on_to(port: int) -> Habit:
         reader, upstream = await asyncio.open_connection("127.0.0.1", port)
         body = json.dumps(request.body).encode()
         version = request.headers.get("a2a-version", "1.0")
-        upstream.write(
-            f"POST / HTTP/1.1\r\nHost: agent\r\nA2A-Version: {version}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-            + body
-        )
-        while chunk := await reader.read(65536):
-            writer.write(chunk)
-            await writer.drain()
-        upstream.close()
-        writer.close()
+        head = [f"POST {request.target} HTTP/1.1", "Host: agent", f"A2A-Version: {version}", "Connection: close"]
+        head += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
+        try:
+            upstream.write("\r\n".join(head).encode() + body)
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        finally:
+            upstream.close()
+            writer.close()
 
     return habit
 
@@ -152,6 +152,21 @@ async def flood(_: Request, writer: asyncio.StreamWriter) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     while True:
         writer.write(chunk)
+        await writer.drain()
+
+
+async def always_more_to_come(_: Request, writer: asyncio.StreamWriter) -> None:
+    """Interim answers without an end (RFC 9110, section 15.2)."""
+    while True:
+        writer.write(b"HTTP/1.1 102 X\r\n\r\n" * 100)
+        await writer.drain()
+
+
+async def crumbs(_: Request, writer: asyncio.StreamWriter) -> None:
+    """A body of chunks of one byte, as fast as they are taken."""
+    writer.write(b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\n \r\n" * 1000)
         await writer.drain()
 
 
@@ -226,6 +241,8 @@ ANYWHERE: dict[str, Habit] = {
     "stops-midway": stop_midway,
     "drips": drip,
     "drips-head": drip_head,
+    "crumbs": crumbs,
+    "interim": always_more_to_come,
 }
 
 #: Wrong only as a card.
@@ -257,6 +274,7 @@ class HostileAgent:
         self.seen: list[Request] = []
         self.open = 0  # connections now
         self.most_open = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self.answers = ANYWHERE[answers] if isinstance(answers, str) else answers
         self.card = {**ANYWHERE, **CARDS}[card_habit] if isinstance(card_habit, str) else card_habit or say(card())
         self._host, self.port = host, port
@@ -287,12 +305,17 @@ class HostileAgent:
 
     async def _close(self) -> None:
         self._server.close()
+        writers = list(self._writers)
         mine = asyncio.all_tasks() - {asyncio.current_task()}
         for one in mine:
             one.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # close() waits until all is sent, and nobody reads it
+        await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
@@ -304,6 +327,7 @@ class HostileAgent:
                     await writer.drain()
         finally:
             self.open -= 1
+            self._writers.discard(writer)
             writer.close()
 
     def _habit(self, request: Request) -> Habit:

@@ -22,16 +22,18 @@ from workspace_operator.a2a import following, listing, trouble
 from workspace_operator.a2a.addresses import refused
 from workspace_operator.a2a.discovery import Agent, Cards
 from workspace_operator.a2a.errors import CannotAsk, NotDelivered, Refused, TaskNotFound, Unanswered, UnusableAnswer
+from workspace_operator.a2a.exchange import Exchange, exchange
 from workspace_operator.a2a.following import Heard
 from workspace_operator.a2a.translation import request_of, view_of_answer, view_of_event, view_of_task
 from workspace_operator.a2a.trouble import Kind, Trouble
 from workspace_operator.a2a.values import Outgoing, TaskView
-from workspace_operator.a2a.wire import CARD_BYTES, Exchange, exchange, http_client
+from workspace_operator.a2a.wire import http_client
 from workspace_operator.telemetry import metrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+CARD_BYTES = 256 * 1024
 CONNECTIONS, STREAMS = 256, 128
 PER_AGENT = 16  # requests at once, so that a few slow agents cannot take all connections
 

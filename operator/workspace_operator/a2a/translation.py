@@ -63,12 +63,14 @@ def view_of_task(task: Task, asked: str | None = None) -> TaskView:
     """A task as the agent described it, which must be the one that was asked for."""
     if not task.id or asked not in (None, task.id):
         raise Trouble(Kind.UNUSABLE, "The agent answered about another task, or about none.")
-    state = _state(task.status)
+    state, last = _state(task.status), task.status.message
+    if not last.parts and task.history and task.history[-1].role == Role.ROLE_AGENT:
+        last = task.history[-1]  # where fasta2a puts an agent's words
     answer = None
     if state is TaskState.COMPLETED:
         parts = [part for artifact in task.artifacts for part in artifact.parts]
-        answer = _answer(parts or task.status.message.parts)
-    return TaskView(task.id, task.context_id, state, _message(task.status), answer)
+        answer = _answer(parts or last.parts)
+    return TaskView(task.id, task.context_id, state, _cut(last), answer)
 
 
 def view_of_event(event: StreamResponse, asked: str) -> TaskView:
@@ -85,7 +87,7 @@ def view_of_event(event: StreamResponse, asked: str) -> TaskView:
         status, subject, context = TaskStatus(), "", ""
     if subject != asked:
         raise Trouble(Kind.UNUSABLE, "The agent's stream is about another task.")
-    return TaskView(subject, context, _state(status), _message(status))
+    return TaskView(subject, context, _state(status), _cut(status.message))
 
 
 def _state(status: TaskStatus) -> TaskState:
@@ -93,8 +95,8 @@ def _state(status: TaskStatus) -> TaskState:
     return _STATES.get(status.state, TaskState.WORKING)
 
 
-def _message(status: TaskStatus) -> str:
-    return _text(status.message.parts)[:MESSAGE_CHARACTERS]
+def _cut(message: Message) -> str:
+    return _text(message.parts)[:MESSAGE_CHARACTERS]
 
 
 def _part(part: OutgoingPart) -> Part:

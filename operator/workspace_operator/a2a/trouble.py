@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import httpcore
 import httpx
 from a2a.utils import errors as sdk
 
@@ -43,6 +44,8 @@ def of_status(status: int) -> Trouble:
         return Trouble(Kind.MISSING, sentence)
     if status in _NOT_NOW:
         return Trouble(Kind.NOT_NOW, sentence)
+    if status == 501:
+        return Trouble(Kind.UNSUPPORTED, sentence)
     if 400 <= status < 500:
         return Trouble(Kind.REFUSED, sentence)
     return Trouble(Kind.LOST, sentence)
@@ -80,16 +83,14 @@ def of(error: Exception, *, written: bool) -> Trouble:
         return Trouble(*_ERRORS[type(error)])
     if isinstance(error, NotImplementedError):
         return Trouble(Kind.UNSUPPORTED, "The agent's version of A2A has no such operation.")
-    cause = error.__cause__
-    if isinstance(error, TimeoutError | httpx.TimeoutException) or isinstance(cause, httpx.TimeoutException):
+    if isinstance(error, TimeoutError | httpcore.TimeoutException):
         if written:
             return Trouble(Kind.LOST, "The agent did not answer in time.")
         return Trouble(Kind.UNREACHED, "The agent could not be reached in time.")
-    if isinstance(error, httpx.TransportError) or isinstance(cause, httpx.TransportError):
+    if isinstance(error, httpcore.NetworkError | httpcore.ProtocolError):
         if written:
             return Trouble(Kind.LOST, "The connection to the agent broke before its answer.")
         return Trouble(Kind.UNREACHED, "The agent does not accept connections.")
-    # Whatever else the SDK raises, it raises over the content of an answer: its shape, types or depth.
     if isinstance(error, httpx.InvalidURL):
         return Trouble(Kind.UNREACHED, "The agent's address is not usable.")
     if not written:

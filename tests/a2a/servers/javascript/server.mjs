@@ -1,4 +1,4 @@
-// An agent on the JavaScript SDK's own server. It listens on the port that it is given and obeys one word: see README.md.
+// An agent on the JavaScript SDK; others.py says which words it obeys. It listens on the port that it is given.
 import { DefaultRequestHandler, InMemoryTaskStore, AgentEvent } from '@a2a-js/sdk/server';
 import { agentCardHandler, jsonRpcHandler, UserBuilder } from '@a2a-js/sdk/server/express';
 import { Role, TaskState } from '@a2a-js/sdk';
