@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 
+from reference_agent.delegate import Delegator
 from reference_agent.executor import EchoExecutor
 from reference_agent.faults import Faults
 from reference_agent.lease import LeaseRenewer
@@ -35,7 +36,8 @@ async def serve(settings: Settings) -> None:
     _obey_signals(stop, faults)
     faults.arm()
     status = Status(faults)
-    executor = EchoExecutor(settings, Memory(settings.data), faults, status)
+    delegator = Delegator(settings)
+    executor = EchoExecutor(settings, Memory(settings.data), faults, status, delegator)
     server = Server(settings, executor, faults, on_started=status.serving)
     # The Lease first: a slow start is then seen as Starting instead of as silence.
     renewing = asyncio.create_task(LeaseRenewer(settings, status, faults).run())
@@ -48,6 +50,7 @@ async def serve(settings: Settings) -> None:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
         await server.close()
+        await delegator.close()
 
 
 async def _listen(settings: Settings, server: Server, stop: asyncio.Event) -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-
-import httpx
 
 from reference_agent.faults import Faults
+from reference_agent.kube import MERGE_PATCH, Api, ApiError, Identity
 from reference_agent.settings import Settings
 from reference_agent.status import Report, Status
 
@@ -25,42 +21,6 @@ LONGEST_BACKOFF = 10.0
 SHORTEST_PAUSE = 1.0
 
 
-class RenewalError(Exception):
-    """A failed renewal in words safe to log: made of types and status codes, never of a request."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """One reading of the identity directory; never kept, because the operator rewrites the files."""
-
-    token: str
-    server: str
-    namespace: str
-    lease: str
-    ca: str | None
-
-    @classmethod
-    def read(cls, directory: Path) -> Identity | None:
-        if not directory.is_dir():
-            return None
-        try:
-            values = {
-                name: (directory / name).read_text().strip() for name in ("token", "server", "lease", "namespace")
-            }
-            ca = directory / "ca.crt"
-            return cls(ca=ca.read_text() if ca.exists() else None, **values)
-        except (OSError, UnicodeError) as error:
-            raise RenewalError(f"cannot read {directory}: {type(error).__name__}") from None
-
-    @property
-    def url(self) -> str:
-        path = f"apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{self.lease}"
-        return f"{self.server.rstrip('/')}/{path}"
-
-    def __repr__(self) -> str:
-        return f"Identity({self.url})"
-
-
 class LeaseRenewer:
     """Renews for ever; whatever goes wrong is logged and tried again, and the agent goes on serving."""
 
@@ -68,8 +28,7 @@ class LeaseRenewer:
         self._settings = settings
         self._status = status
         self._faults = faults
-        self._client: httpx.AsyncClient | None = None
-        self._client_ca: str | None = None
+        self._api = Api()
         self._complaint: str | None = None
 
     async def run(self) -> None:
@@ -83,8 +42,7 @@ class LeaseRenewer:
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, LONGEST_BACKOFF)
         finally:
-            if self._client is not None:
-                await self._client.aclose()
+            await self._api.close()
 
     async def _until_due(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -99,12 +57,8 @@ class LeaseRenewer:
             identity = Identity.read(self._settings.identity)
             if identity is not None:
                 await self._patch(identity, report)
-        except RenewalError as error:
+        except ApiError as error:
             self._complain(str(error))
-            return False
-        except Exception as error:
-            # Only the type: the text of an error about a header can quote the token in that header.
-            self._complain(type(error).__name__)
             return False
         if identity is not None and self._complaint is not None:
             self._complaint = None
@@ -112,18 +66,8 @@ class LeaseRenewer:
         return True
 
     async def _patch(self, identity: Identity, report: Report) -> None:
-        client = await self._client_for(identity)
-        response = await client.patch(
-            identity.url,
-            headers={
-                "Authorization": f"Bearer {identity.token}",
-                "Content-Type": "application/merge-patch+json",
-                "Accept": "application/json",
-            },
-            json=self._body(report),
-        )
-        if not response.is_success:
-            raise RenewalError(f"the Kubernetes API answered {response.status_code} for {identity.lease}")
+        url = identity.url("/apis/coordination.k8s.io/v1", "leases", identity.lease)
+        await self._api.call(identity, "PATCH", url, self._body(report), MERGE_PATCH)
 
     def _body(self, report: Report) -> dict[str, object]:
         return {
@@ -134,18 +78,6 @@ class LeaseRenewer:
                 "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             },
         }
-
-    async def _client_for(self, identity: Identity) -> httpx.AsyncClient:
-        """One connection for as long as the certificate authority stays: a handshake costs both sides."""
-        if self._client is not None and self._client_ca == identity.ca:
-            return self._client
-        if self._client is not None:
-            await self._client.aclose()
-        context = ssl.create_default_context(cadata=identity.ca) if identity.ca else ssl.create_default_context()
-        # The operator's way to its API server is not the user's HTTP_PROXY.
-        self._client = httpx.AsyncClient(verify=context, timeout=5, trust_env=False)
-        self._client_ca = identity.ca
-        return self._client
 
     def _complain(self, complaint: str) -> None:
         """Logs a trouble when it begins or changes; the same line every ten seconds would bury the rest."""

@@ -35,7 +35,7 @@ _host: ContextVar[str] = ContextVar("host")
 def agent_card(settings: Settings) -> AgentCard:
     return AgentCard(
         name=settings.name,
-        description=f"Reference agent of workspace {settings.namespace}/{settings.name}; it echoes.",
+        description=f"Reference agent of workspace {settings.namespace}/{settings.name}; it echoes, and asks others.",
         version=VERSION,
         supported_interfaces=[
             AgentInterface(
@@ -53,7 +53,14 @@ def agent_card(settings: Settings) -> AgentCard:
                 description="Answers with the workspace's name and the text; knows 'count' and 'whoami'.",
                 tags=["echo"],
                 examples=["hello", "count", "whoami"],
-            )
+            ),
+            AgentSkill(
+                id="ask",
+                name="Ask",
+                description="Hands a text to another workspace and answers with that one's answer.",
+                tags=["delegation"],
+                examples=["ask writer: hello"],
+            ),
         ],
     )
 

@@ -28,6 +28,7 @@ class Settings:
     faults: str
     lease_interval: float
     grace: float
+    grant_wait: float
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -44,6 +45,7 @@ class Settings:
             faults=environ.get("AGENT_FAULTS", ""),
             lease_interval=_number(environ, "AGENT_LEASE_INTERVAL", 10),
             grace=_number(environ, "AGENT_GRACE", 5),
+            grant_wait=_number(environ, "AGENT_GRANT_WAIT", 60),
         )
 
 

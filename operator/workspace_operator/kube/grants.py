@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from workspace_operator.api import meta
+from workspace_operator.api.delegation import answer_name
 from workspace_operator.api.workspace import ObjectMeta
 from workspace_operator.errors import OperatorError
 from workspace_operator.kube.client import KubeClient, NotFound, Object, path
@@ -39,18 +40,13 @@ def grants_name(workspace: str) -> str:
     return f"{account_name(workspace)}:delegations"
 
 
-def result_name(delegation: str) -> str:
-    """Name of the ConfigMap that holds a Delegation's answer."""
-    return f"delegation-{delegation}"
-
-
 @dataclass
 class _Account:
     """What one workspace is to be granted, and what it is. Times are of the monotonic clock."""
 
     workspace: ObjectMeta
     wished: frozenset[str] = frozenset()
-    known: dict[str, None] = field(default_factory=dict)  # every name wished or granted, oldest first
+    known: dict[str, None] = field(default_factory=dict)  # granted or wished, oldest first
     granted: frozenset[str] | None = None  # None: unknown, read it first
     role: Object | None = None  # as last read or written
     bound: bool = False
@@ -70,11 +66,11 @@ class _Account:
         if not self._surplus():
             self.surplus_since = now
         self.wished = names
-        self.known.update(dict.fromkeys(sorted(names - self.known.keys())))
         return True
 
     def target(self) -> list[str]:
-        """The names to grant, oldest first."""
+        """The names to grant, oldest first: in the order of the Role once it was read, and newer ones after them."""
+        self.known.update(dict.fromkeys(sorted(self.wished - self.known.keys())))
         return [name for name in self.known if name in self.wished][-LIMIT:]
 
     def due(self) -> float:
@@ -87,7 +83,8 @@ class _Account:
         """The Role as the API server has it now."""
         names = _names(written)
         self.role, self.granted = written, frozenset(names)
-        self.known = {name: None for name in (*names, *self.known) if name in self.granted or name in self.wished}
+        order = dict.fromkeys([name for name in names if name not in self.known]) | self.known
+        self.known = {name: None for name in order if name in self.granted or name in self.wished}
 
     def _surplus(self) -> bool:
         return bool(self.granted and not self.granted <= self.wished)
@@ -227,7 +224,7 @@ def _rules(names: list[str]) -> list[Object]:
         {
             "apiGroups": [""],
             "resources": ["configmaps"],
-            "resourceNames": [result_name(name) for name in names],
+            "resourceNames": [answer_name(name) for name in names],
             "verbs": ["get"],
         },
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
@@ -58,7 +59,7 @@ async def ensure(client: KubeClient, workspace: ObjectMeta, url: str, body: Obje
 
     Raises KubeError, or BackendError when a foreign object of the same name is in the way.
     """
-    there = f"{url}/{body['metadata']['name']}"
+    there = f"{url}/{quote(body['metadata']['name'], safe='')}"
     try:
         return await client.create(url, body)
     except Conflict:
