@@ -64,7 +64,7 @@ def test_every_example_becomes_ready(
         for example in EXAMPLES:
             fleet.apply(adapted(yaml.safe_load(example.read_text()), engine, standin, tmp_path))
         fleet.wait_ready(seconds=90)
-        header = fleet.kubectl("get", "fleet").splitlines()[0].split()
+        header = fleet.kubectl("get", "workspaces").splitlines()[0].split()
         assert header == COLUMNS
         [instance] = standin.instances()
         assert (instance["State"]["Name"], instance["InstanceType"]) == ("running", "t3.medium")

@@ -1,4 +1,4 @@
-"""A workspace's token: delivered as a file, good for one Lease, and worthless after a pause."""
+"""A workspace's token: delivered as a file, good for its own Lease and Delegations, and worthless after a pause."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def leased(name: str) -> dict[str, Any]:
 
 
 def test_a_token_works_until_pause_stop_and_delete(inside: Inside, operator: Operator) -> None:
-    """Refused by the API server within 15 s of the wish (I-51); it may do one thing, and nobody without it any (I-52);
-    nobody shows it (I-53)."""
+    """Refused by the API server within 15 s of the wish (I-51); it opens nothing else, and without it nobody gets in
+    (I-52); nobody shows it (I-53)."""
     fleet = inside.fleet
     names = [f"{backend}-{fate}" for backend in BACKENDS for fate in ("paused", "stopped", "deleted")]
     fleet.apply(*(leased(name) for name in names))
@@ -85,7 +85,7 @@ def test_a_token_works_until_pause_stop_and_delete(inside: Inside, operator: Ope
     tokens = {name: inside.token(name) for name in names}
     assert {name: inside.lease(token, name) for name, token in tokens.items()} == dict.fromkeys(names, 200)
     for backend in BACKENDS:
-        _may_do_one_thing(inside, f"{backend}-paused", tokens[f"{backend}-paused"])
+        _opens_nothing_else(inside, f"{backend}-paused", tokens[f"{backend}-paused"])
     _is_nowhere_to_be_read(inside, operator, tokens)
     wished = {}
     for name in names:
@@ -112,8 +112,9 @@ def test_a_token_works_until_pause_stop_and_delete(inside: Inside, operator: Ope
         assert inside.lease(tokens[name], name) == 401, "the old one stays worthless"
 
 
-def _may_do_one_thing(inside: Inside, name: str, token: str) -> None:
-    """Only its own Lease; and no token is no access."""
+def _opens_nothing_else(inside: Inside, name: str, token: str) -> None:
+    """Of what may be read, only its own Lease; and no token is no access. What it may do with Delegations is all in
+    test_delegation_rights.py."""
     namespace = inside.fleet.namespace
     assert inside.lease("", name) == 401
     assert inside.lease("not-a-token", name) == 401
@@ -123,6 +124,8 @@ def _may_do_one_thing(inside: Inside, name: str, token: str) -> None:
         f"/api/v1/namespaces/{namespace}/secrets/workspace-{name}",
         f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
         f"/apis/workspace-operator.dev/v1alpha1/namespaces/{namespace}/workspaces/{name}",
+        f"/apis/workspace-operator.dev/v1alpha1/namespaces/{namespace}/delegations",
+        f"/api/v1/namespaces/{namespace}/configmaps",
         "/api/v1/namespaces",
     ):
         assert api_status(inside.cluster, token, path) == 403, path

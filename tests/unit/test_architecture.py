@@ -23,6 +23,7 @@ LIBRARIES = {
     "botocore": f"{PACKAGE}.backends.ec2",
     "a2a": f"{PACKAGE}.a2a",
     "httpx": f"{PACKAGE}.a2a",
+    "httpcore": f"{PACKAGE}.a2a",
 }
 
 #: room → rooms of ours that it may import. ``errors`` and ``telemetry`` are open to all.

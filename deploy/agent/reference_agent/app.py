@@ -57,6 +57,7 @@ async def _listen(settings: Settings, server: Server, stop: asyncio.Event) -> No
     family = socket.AF_INET6 if ":" in settings.bind_address else socket.AF_INET
     # Bound here and not by uvicorn, which ends the process by itself when the port is taken.
     listener = socket.create_server((settings.bind_address, settings.port), family=family, backlog=512)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio leaves it off on such a socket: 40 ms each
     serving = asyncio.create_task(server.serve([listener]))
     stopping = asyncio.create_task(stop.wait())
     try:

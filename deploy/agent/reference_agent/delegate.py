@@ -36,7 +36,7 @@ def parse(text: str) -> tuple[str, str] | None:
 
 def key_of(message_id: str) -> str:
     """The idempotency key: the same for the same message, so that one sent again finds the Delegation it led to."""
-    return "m-" + hashlib.sha256(message_id.encode()).hexdigest()[:40]
+    return "m-" + hashlib.sha256(message_id.encode()).hexdigest()[:16]
 
 
 class Delegator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +12,7 @@ import httpcore
 from workspace_operator.a2a.exchange import exchange
 
 READ_BYTES = 8 * 1024
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7), Linux only
 CONNECT_SECONDS = 5.0
 
 
@@ -38,9 +41,16 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._inner = inner
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._acknowledge_at_once()
         data = await self._inner.read(min(max_bytes, READ_BYTES), timeout)
         exchange.get().arrived(len(data))
         return data
+
+    def _acknowledge_at_once(self) -> None:
+        """Not 40 ms late: until then a server without TCP_NODELAY keeps the body back. Linux clears it by itself."""
+        if _QUICKACK is not None:
+            with contextlib.suppress(OSError):
+                self._inner.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         await self._inner.write(buffer, timeout)

@@ -30,6 +30,8 @@ def _convert(node: Schema, definitions: dict[str, Schema]) -> Schema:
         result["properties"] = {name: _convert(sub, definitions) for name, sub in node["properties"].items()}
     if "items" in node:
         result["items"] = _convert(node["items"], definitions)
+    if isinstance(result.get("default"), dict):
+        result["default"] = {key: value for key, value in result["default"].items() if value is not None}
     if result.get("default") in (None, [], (), {}):
         # An empty default says nothing; an empty object would also materialise in every stored spec.
         result.pop("default", None)

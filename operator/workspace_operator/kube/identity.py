@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from workspace_operator.api import meta
 from workspace_operator.api.meta import IDENTITY_DIRECTORY
 from workspace_operator.api.workspace import ObjectMeta, Workspace
+from workspace_operator.kube.admission import Admission
 from workspace_operator.kube.client import KubeClient, KubeError, NotFound, Object, path
 from workspace_operator.kube.owned import BINDINGS, ROLES, account_name, belongs, bind, binding, ensure, owned, role
 
@@ -46,6 +47,7 @@ class Identities:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self._ca = _read(client.ca_file)
+        self._admission = Admission(client)
 
     async def issue(
         self, workspace: Workspace, lifetime: timedelta, server: str | None, *, fresh_start: bool
@@ -57,7 +59,7 @@ class Identities:
         """
         namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
         owner = workspace.metadata
-        *independent, (bindings, body) = _objects(owner)
+        *independent, (bindings, body) = _objects(owner, delegates=await self._admission.installed())
         objects = await asyncio.gather(*(ensure(self._client, owner, url, each) for url, each in independent))
         await bind(self._client, owner, bindings, body)
         secret, lease = objects[0], objects[-1]
@@ -92,7 +94,7 @@ class Identities:
             await self._client.delete(url, uid=secret["metadata"]["uid"])
 
 
-def _objects(workspace: ObjectMeta) -> list[tuple[str, Object]]:
+def _objects(workspace: ObjectMeta, *, delegates: bool) -> list[tuple[str, Object]]:
     """What to create, the Secret first, the RoleBinding (it needs the Role) last; all owned by the workspace."""
     namespace, name = workspace.namespace, account_name(workspace.name)
     anchor = {"type": f"{meta.GROUP}/token-anchor"}
@@ -101,22 +103,25 @@ def _objects(workspace: ObjectMeta) -> list[tuple[str, Object]]:
     return [
         (path(_SECRETS, namespace), owned(workspace, "v1", "Secret", name, anchor)),
         (path(_SERVICE_ACCOUNTS, namespace), owned(workspace, "v1", "ServiceAccount", name, account)),
-        (path(ROLES, namespace), role(workspace, name, _rules(workspace.name))),
+        (path(ROLES, namespace), role(workspace, name, _rules(workspace.name, delegates))),
         (path(_LEASES, namespace), owned(workspace, "coordination.k8s.io/v1", "Lease", name, lease)),
         (path(BINDINGS, namespace), binding(workspace, name)),
     ]
 
 
-def _rules(workspace: str) -> list[Object]:
-    """What every workspace may do: renew its Lease, and create Delegations in its own name (deploy/base/admission.yaml
-    sees to that). What it may read of them is granted by name (kube/grants.py)."""
+def _rules(workspace: str, delegates: bool) -> list[Object]:
+    """What every workspace may do: renew its Lease, and create Delegations in its own name, where admission sees to
+    that. What it may read of them is granted by name (kube/grants.py)."""
+    renew = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [account_name(workspace)],
+        "verbs": ["get", "patch", "update"],
+    }
+    if not delegates:
+        return [renew]
     return [
-        {
-            "apiGroups": ["coordination.k8s.io"],
-            "resources": ["leases"],
-            "resourceNames": [account_name(workspace)],
-            "verbs": ["get", "patch", "update"],
-        },
+        renew,
         {"apiGroups": [meta.GROUP], "resources": [meta.DELEGATIONS], "verbs": ["create"]},
         {
             "apiGroups": [meta.GROUP],

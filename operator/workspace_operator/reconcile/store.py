@@ -54,6 +54,7 @@ class Entry:
     class_name: str | None
     placed_in: str | None  # the class in which it has an instance on record
     phase: str | None
+    created: str
     receiver: Receiver
 
     def parse(self) -> Workspace:
@@ -104,6 +105,7 @@ class Store:
             class_name=spec.get("className"),
             placed_in=status.get("className") if status.get("instance") else None,
             phase=status.get("phase"),
+            created=metadata.get("creationTimestamp", ""),
             receiver=_receiver(metadata, spec, status),
         )
         self._keys[entry.uid] = key

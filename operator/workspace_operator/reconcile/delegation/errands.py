@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _REST_FIRST, _REST_LONGEST = timedelta(milliseconds=500), timedelta(seconds=30)
 _BETWEEN_QUESTIONS = timedelta(seconds=5)  # a task that waits for input is looked at so often
+_ASKED_ENOUGH = 20  # questions without an answer, some eight minutes: it is taken for one that cannot be asked
 _BETWEEN_CANCELS = timedelta(seconds=1)
 
 
@@ -38,6 +39,8 @@ class Talk:
     task: asyncio.Task[None] | None = None
     attempt: int = 0  # number of the latest sending
     undelivered: bool = False  # provably
+    doubt: bool = False  # a sending's fate was unknown at some time
+    blind: bool = False  # the latest sending was begun while one before it was in doubt
     failed: Failure | None = None  # why the latest sending failed
     refused: Failure | None = None
     unusable: Failure | None = None
@@ -88,29 +91,33 @@ class Errands:
 
     def send(self, uid: str, key: str, address: str, message: Outgoing) -> None:
         talk = self.talk(uid)
-        talk.undelivered, talk.failed, talk.cannot_ask, talk.not_before = False, None, False, None
-        self._begin(Step.SEND, talk, key, self._send(talk, key, address, message))
+        talk.blind, talk.undelivered = not talk.undelivered, False
+        talk.failed, talk.cannot_ask, talk.not_before = None, False, None
+        self._begin(Step.SEND, talk, key, lambda: self._send(talk, key, address, message))
 
     def ask(self, uid: str, key: str, address: str, message: Outgoing) -> None:
-        self._begin(Step.ASK, self.talk(uid), key, self._find(self.talk(uid), address, message))
+        talk = self.talk(uid)
+        self._begin(Step.ASK, talk, key, lambda: self._find(talk, address, message))
 
     def follow(self, uid: str, key: str, address: str, task_id: str) -> None:
-        self._begin(Step.FOLLOW, self.talk(uid), key, self._follow(self.talk(uid), key, address, task_id))
+        talk = self.talk(uid)
+        self._begin(Step.FOLLOW, talk, key, lambda: self._follow(talk, key, address, task_id))
 
     def cancel(self, uid: str, key: str, address: str, task_id: str) -> None:
-        self._begin(Step.CANCEL, self.talk(uid), key, self._cancel(self.talk(uid), address, task_id))
+        talk = self.talk(uid)
+        self._begin(Step.CANCEL, talk, key, lambda: self._cancel(talk, address, task_id))
 
-    def _begin(self, kind: Step, talk: Talk, key: str, body: Awaitable[None]) -> None:
+    def _begin(self, kind: Step, talk: Talk, key: str, body: Callable[[], Awaitable[None]]) -> None:
         if talk.task is not None:
             talk.task.cancel()
         talk.under_way = kind
         talk.task = asyncio.create_task(self._run(kind, talk, key, body))
 
-    async def _run(self, kind: Step, talk: Talk, key: str, body: Awaitable[None]) -> None:
+    async def _run(self, kind: Step, talk: Talk, key: str, body: Callable[[], Awaitable[None]]) -> None:
         try:
             if not self._leading():  # a process that was frozen for a while must not send what another one sends
                 raise Unanswered("This process does not lead any more.")
-            await body
+            await body()
             talk.unanswered, talk.failed = 0, None
         except asyncio.CancelledError:
             raise
@@ -173,6 +180,8 @@ class Errands:
 
     def _take_down(self, kind: Step, talk: Talk, error: OperatorError) -> None:
         match error:
+            case NotDelivered() | _Busy() if talk.blind and kind is Step.SEND:
+                self._unanswered(kind, talk, error.failure)  # it says nothing of the sending before it
             case _Busy():
                 metrics.SENDINGS.labels("busy").inc()
                 talk.undelivered, talk.view, talk.failed = True, None, error.failure
@@ -200,6 +209,7 @@ class Errands:
         if kind is Step.SEND:
             metrics.SENDINGS.labels("unknown").inc()
         talk.unanswered += 1
+        talk.cannot_ask = talk.cannot_ask or (kind is Step.ASK and talk.unanswered >= _ASKED_ENOUGH)
         rest = min(_REST_LONGEST, _REST_FIRST * 2 ** min(talk.unanswered - 1, 10))
         talk.not_before, talk.failed = self._now() + rest, failure
 

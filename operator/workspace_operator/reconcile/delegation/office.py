@@ -13,6 +13,7 @@ from workspace_operator.api.workspace import ObjectMeta
 from workspace_operator.kube.client import KubeClient, persist
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.grants import Grants
+from workspace_operator.lifecycle import moments
 from workspace_operator.reconcile.activity import Activity
 from workspace_operator.reconcile.delegation.book import Book, Entry
 from workspace_operator.reconcile.delegation.desk import Desk
@@ -109,9 +110,10 @@ class Delegations:
             self._grant(entry.source)
 
     def _grant(self, workspace: str) -> None:
-        """A workspace may read back what it has sent."""
-        sender, names = self._desk.store.get(workspace), [entry.name for _, entry in self._book.by(workspace)]
+        """A workspace may read back what it has sent; what a deleted namesake of it sent is not its own."""
+        sender = self._desk.store.get(workspace)
         if sender is not None:
+            names = [e.name for _, e in self._book.by(workspace) if moments.text(e.created) >= sender.created]
             self._grants.wish(ObjectMeta(name=sender.name, namespace=sender.namespace, uid=sender.uid), names)
 
     def _changed(self, before: Entry | None, after: Entry) -> None:

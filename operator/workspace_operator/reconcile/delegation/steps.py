@@ -59,7 +59,8 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
         run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
         run.desk.book.leave(run.key, run.entry.target)
         return
-    again = not run.talk.undelivered or is_lost(s)
+    run.talk.doubt = run.talk.doubt or not run.talk.undelivered
+    again = run.talk.doubt or is_lost(s)
     run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
     run.record = report.sent(run.record, run.talk.attempt, again=again)
     if again:
@@ -71,7 +72,8 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
 
 
 async def ask(run: Run, s: Situation, decision: Decision) -> None:
-    """Ask the agent whether it has the message."""
+    """Ask the agent whether it has the message. What it lists is what it has now: doubt stays, and is counted."""
+    run.talk.doubt = True
     message = await _message(run)
     run.desk.book.line(run.entry.target).fly(run.key, run.entry.source)
     if run.address is not None:
