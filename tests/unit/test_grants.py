@@ -15,6 +15,7 @@ from tests.unit.kit import FakeKube, workspace
 
 from workspace_operator.api.workspace import ObjectMeta
 from workspace_operator.kube import grants as module
+from workspace_operator.kube.admission import BINDING as POLICY
 from workspace_operator.kube.client import Conflict, KubeClient, KubeError, NotFound, path
 from workspace_operator.kube.grants import LAZINESS, REREAD, SPACING, Grants, grants_name
 from workspace_operator.kube.identity import Identities
@@ -321,6 +322,7 @@ class IdentityKube(Kube):
 
 async def test_a_role_of_an_earlier_release_is_brought_up_to_date_with_one_write() -> None:
     kube = IdentityKube()
+    kube.objects[POLICY] = {"spec": {"validationActions": ["Deny"]}}
     identities = Identities(cast(KubeClient, kube))
 
     async def issue() -> None:
@@ -340,3 +342,14 @@ async def test_a_role_of_an_earlier_release_is_brought_up_to_date_with_one_write
     assert kube.objects[url]["rules"] == current
     await issue()
     assert [call for call in kube.calls if call.startswith("PUT")] == [f"PUT {url}"]
+
+
+@pytest.mark.parametrize("policy", [None, {"spec": {"validationActions": ["Audit"]}}])
+async def test_without_the_policy_that_checks_senders_no_workspace_may_delegate(policy: dict[str, Any] | None) -> None:
+    """Fail closed; half installed is not installed (I-52, I-82)."""
+    kube = IdentityKube()
+    if policy is not None:
+        kube.objects[POLICY] = policy
+    await Identities(cast(KubeClient, kube)).issue(workspace("planner"), timedelta(hours=1), None, fresh_start=False)
+    [rule] = kube.objects[path(ROLES, "n", "workspace-planner")]["rules"]
+    assert rule["resources"] == ["leases"]
