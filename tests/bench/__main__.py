@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from tests.bench import ec2, latency, memory, sweep, throughput, writes
+from tests.bench import delegations, ec2, latency, memory, sweep, throughput, writes
+from tests.bench.api import DELEGATIONS, WORKSPACES
 from tests.bench.lab import Lab, kill_workloads, laboratory
 from tests.bench.table import table
 
@@ -33,6 +34,7 @@ BENCHES: dict[str, Callable[[Lab], Awaitable[dict[str, Any]]]] = {
     "writes": writes.run,
     "memory": memory.run,
     "sweep": sweep.run,
+    "delegations": delegations.run,
     "ec2": ec2.run,
 }
 
@@ -82,7 +84,8 @@ async def _all(directory: Path, cluster: LocalCluster, arguments: argparse.Names
                 traceback.print_exc()
                 document[name] = {"error": str(error)}
                 failed = True
-                await lab.clear(by_hand=True)
+                for path in (DELEGATIONS, WORKSPACES):
+                    await lab.clear(path, by_hand=True)
     document["machine"]["load_after"] = os.getloadavg()[0]
     return document, failed
 

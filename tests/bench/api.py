@@ -21,6 +21,7 @@ Object = dict[str, Any]
 GROUP = "/apis/workspace-operator.dev/v1alpha1"
 NAMESPACE = "bench"
 WORKSPACES = f"{GROUP}/namespaces/{NAMESPACE}/workspaces"
+DELEGATIONS = f"{GROUP}/namespaces/{NAMESPACE}/delegations"
 CLASSES = f"{GROUP}/workspaceclasses"
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 IN_FLIGHT = 24
@@ -92,12 +93,13 @@ async def each(items: Iterable[Any], work: Callable[[Any], Awaitable[object]], i
 
 
 class Eye:
-    """Follows all workspaces by one watch, and lets others wait for what it sees."""
+    """Follows all objects of one kind by one watch, and lets others wait for what it sees."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Api, path: str = WORKSPACES, reached: Callable[[Object], bool] | None = None) -> None:
+        """``reached``: what is waited for; of workspaces, to be Running and Ready."""
+        self._api, self._path, self._reached = api, path, reached or ready
         self.objects: dict[str, Object] = {}
-        self.ready_at: dict[str, float] = {}  # name → monotonic time at which it was first seen Running and Ready
+        self.ready_at: dict[str, float] = {}  # name → monotonic time at which it was first seen so
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
@@ -113,7 +115,7 @@ class Eye:
             await self._task
 
     async def _list(self) -> str:
-        listed = await self._api.call("GET", WORKSPACES)
+        listed = await self._api.call("GET", self._path)
         self.objects = {}
         for item in listed["items"]:
             self._put(item)
@@ -123,12 +125,12 @@ class Eye:
     def _put(self, body: Object) -> None:
         name = body["metadata"]["name"]
         self.objects[name] = body
-        if name not in self.ready_at and ready(body):
+        if name not in self.ready_at and self._reached(body):
             self.ready_at[name] = time.monotonic()
 
     async def _follow(self, version: str) -> None:
         while True:
-            async for kind, body in self._api.watch(WORKSPACES, version):
+            async for kind, body in self._api.watch(self._path, version):
                 if kind == "ERROR":
                     break
                 if kind == "DELETED":

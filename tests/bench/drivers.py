@@ -47,6 +47,10 @@ class Recorder:
             os.write(self._file, json.dumps({"name": ref.name, "verb": verb, "at": at}).encode() + b"\n")
 
 
+#: Variable of a workspace that says where its agent really is, for those that need one.
+ADDRESS = "BENCH_ADDRESS"
+
+
 class NoopBackend:
     """Keeps the Backend protocol in memory: a start runs at once, a stop is over at once."""
 
@@ -76,6 +80,7 @@ class NoopBackend:
             reading=Reading.RUNNING,
             id=f"{request.ref.uid}-{request.incarnation}",
             parameters=request.parameters,
+            address=request.environment.get(ADDRESS),
         )
         self._instances[request.ref.uid] = made
         return made

@@ -152,23 +152,26 @@ class Lab:
 
         await eye.until(test, seconds, f"{len(names)} workspaces Ready")
 
-    async def clear(self, *, by_hand: bool = False) -> float:
-        """Delete all workspaces; ``by_hand`` takes finalizers off, for when no operator runs. Returns the seconds."""
+    async def clear(self, path: str = WORKSPACES, *, by_hand: bool = False) -> float:
+        """Delete all workspaces, or all of ``path``; ``by_hand`` takes finalizers off, for when no operator runs.
+
+        Returns the seconds.
+        """
         begin = time.monotonic()
+
+        async def free(item: dict[str, Any]) -> None:
+            with suppress(ApiError):
+                url = f"{path}/{item['metadata']['name']}"
+                await self.api.call("PATCH", url, {"metadata": {"finalizers": None}}, MERGE)
+
         if by_hand:
-            items = (await self.api.call("GET", WORKSPACES))["items"]
-            await each(items, self._without_finalizers)
-        await self.api.call("DELETE", WORKSPACES)
-        while (await self.api.call("GET", f"{WORKSPACES}?limit=1"))["items"]:
+            await each((await self.api.call("GET", path))["items"], free)
+        await self.api.call("DELETE", path)
+        while (await self.api.call("GET", f"{path}?limit=1"))["items"]:
             if time.monotonic() - begin > 300:
-                raise RuntimeError("workspaces were not deleted within 300 s")
+                raise RuntimeError(f"{path.rpartition('/')[2]} were not deleted within 300 s")
             await asyncio.sleep(0.2)
         return time.monotonic() - begin
-
-    async def _without_finalizers(self, item: dict[str, Any]) -> None:
-        path = f"{WORKSPACES}/{item['metadata']['name']}"
-        with suppress(ApiError):
-            await self.api.call("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
 
     async def writes(self) -> Counter[str]:
         """Successful writes that the API server has answered so far, as ``VERB resource[/subresource]``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.bench import sweep
+from tests.bench import delegations, sweep
 
 Row = tuple[str, str, str, str]  # what, measured, beside, aim
 
@@ -158,5 +158,6 @@ _RENDER = {
     "writes": _writes,
     "memory": _memory,
     "sweep": sweep.rows,
+    "delegations": delegations.rows,
     "ec2": _ec2,
 }

@@ -1,12 +1,12 @@
 """Death at every step: kill -9 right before and right after every call that the operator makes to the outside.
 
     make test          a sample of the most dangerous moments, and how many there are
-    make test-crash    all of them; ARGS="--backend=ec2" for one backend
+    make test-crash    all of them; ARGS="--backend=ec2" for one backend, ARGS="--backend=delegation" for delegations
 
 A *point* is one such call in one step of a scenario, e.g. ``pause: docker POST containers/ID/kill SIGTERM #1``: a
-request to the Kubernetes API (the operator's own and kopf's), to the Docker engine or to EC2, or something that the
-process backend does to files and processes. Nothing in the product knows of this: :mod:`operator_main` wraps the
-libraries that calls go through (:mod:`seams`) and then runs the operator as it is.
+request to the Kubernetes API (the operator's own and kopf's), to the Docker engine, to EC2 or to an agent, or something
+that the process backend does to files and processes. Nothing in the product knows of this: :mod:`operator_main` wraps
+the libraries that calls go through (:mod:`seams`) and then runs the operator as it is.
 
 The scenarios (:mod:`scenario`) are played once in peace, and the journal of that is the list of points. Then each point
 costs two deaths. Several of them share one workspace, one death per step, because every step ends with
@@ -17,6 +17,17 @@ takes over, and these must hold (:mod:`play`, :mod:`rigs`):
 * never more than one instance was alive, by the engine's events, EC2's own history, or a lock that each process takes;
 * nothing is left in the end: container, machine, volume, process, file, or object of the Kubernetes API;
 * no Secret of a workspace that is paused, stopped or deleted.
+
+Delegations (:mod:`delegation_scenario`) are played between workspaces of the process backend that outlive the operator;
+each death has a Delegation of its own. These must hold (:mod:`delegation_play`):
+
+* it ends as it must, with its answer, and every version of the object that ever was is in order: claimed before it is
+  sent and until its end, the end written in one update and never changed;
+* the agent (``tests/support/a2a_plain.py``, which counts) has nothing of it in flight, was told of each cancel, and
+  never had two tasks at once where it takes one;
+* it had one effect at an agent that can be asked or that de-duplicates, and at most one more than ``status.resends``
+  says at one that does neither; without a death, ``resends`` is 0;
+* the object goes where it should, and so do, in the end, the answers' ConfigMaps.
 
 Passes are level-triggered, so two plays differ a little: a point is named by its call, and by a number that counts
 equal calls within the step. One that is not met again is tried once more, then counted as *not reached*.

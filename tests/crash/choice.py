@@ -8,9 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from tests.crash.play import Chain, Kill
+from tests.crash.act import Chain, Kill, S
 from tests.crash.points import AFTER, BEFORE
-from tests.crash.scenario import Step
 from tests.crash.seams import CLASS_WIDE
 
 SAMPLE = 12  # deaths per backend in `make test`, at least
@@ -30,6 +29,20 @@ DANGEROUS = (
     ("start", r"kube PATCH workspaces/status #2", BEFORE),
     ("delete", r"process rename data|docker DELETE volumes|ec2 DeleteVolume", AFTER),
     ("delete", r"kube PATCH workspaces #1", BEFORE),
+    ("deliver", r"kube PATCH delegations #1", AFTER),  # the claim is on, and nothing was sent
+    ("deliver", r"agent SendMessage #1", AFTER),
+    ("deliver", r"kube PATCH delegations/status #1", AFTER),
+    ("deliver, unattended", r"agent card #1", AFTER),
+    ("deliver, large", r"kube POST configmaps #1", AFTER),
+    ("deliver, queued", r"kube PATCH delegations/status #1", BEFORE),
+    ("deliver, busy", r"agent SendMessage #1", AFTER),
+    ("deliver, mute", r"agent SendMessage #1", AFTER),
+    ("deliver, at most once", r"agent SendMessage #1", BEFORE),
+    ("deliver, keeping", r"agent SendMessage #1", AFTER),
+    ("cancel", r"agent CancelTask #1", AFTER),
+    ("delete at work", r"agent CancelTask #1", BEFORE),
+    ("deadline", r"agent CancelTask #1", AFTER),
+    ("time to live", r"kube DELETE delegations #1", BEFORE),
 )
 
 
@@ -73,7 +86,7 @@ def chosen(kills: Sequence[Kill], *, full: bool, seed: int) -> list[Kill]:
     return [*found, *lot]
 
 
-def chains(kills: Iterable[Kill], among: Sequence[tuple[Step, ...]]) -> list[Chain]:
+def chains(kills: Iterable[Kill], among: Sequence[tuple[S, ...]]) -> list[Chain[S]]:
     """As few workspaces as can be, each with at most one death per step; after the last one it is deleted."""
     waiting: dict[str, list[Kill]] = defaultdict(list)
     for kill in kills:

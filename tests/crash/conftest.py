@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.crash.lane import lane
 from tests.crash.matrix import Matrix, Report
-from tests.crash.rigs import DockerRig, Ec2Rig, ProcessRig, Rig
+from tests.crash.rigs import DelegationRig, DockerRig, Ec2Rig, ProcessRig, Rig
+from tests.crash.subject import subject
 from tests.crash.table import lines
 
 BACKENDS = ("process", "docker", "ec2")
+DELEGATION = "delegation"
 MOMENT = 0.1  # seconds for each change of an EC2 machine
 _REPORTS = pytest.StashKey[Mapping[str, Report]]()
 
 
-def selected(config: pytest.Config) -> tuple[str, ...]:
-    """The backends of ``--backend``; those of other suites are not ours."""
-    wanted = config.getoption("--backend", default=None) or BACKENDS
-    return tuple(name for name in BACKENDS if name in wanted)
+def selected(config: pytest.Config, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``--backend``, which may be ``delegation``, too; those of other suites are not ours."""
+    wanted = config.getoption("--backend", default=None) or names
+    return tuple(name for name in names if name in wanted)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        marks = {"docker": [pytest.mark.engine]}
-        params = [pytest.param(name, id=name, marks=marks.get(name, [])) for name in selected(metafunc.config)]
-        metafunc.parametrize("backend", params)
+    marks = {"docker": [pytest.mark.engine]}
+    for fixture, names in (("backend", BACKENDS), ("ledger", (DELEGATION,))):
+        if fixture in metafunc.fixturenames:
+            params = [
+                pytest.param(name, id=name, marks=marks.get(name, [])) for name in selected(metafunc.config, names)
+            ]
+            metafunc.parametrize(fixture, params)
 
 
 def _rig(name: str, request: pytest.FixtureRequest, directory: Path, stack: ExitStack) -> Rig:
-    if name == "process":
+    if name in ("process", DELEGATION):
         witness = directory / "witness"
-        witness.mkdir()
-        return ProcessRig(witness)
+        witness.mkdir(exist_ok=True)
+        return (ProcessRig if name == "process" else DelegationRig)(witness)
     if name == "docker":
         return DockerRig(request.getfixturevalue("engine").host)
     from tests.ec2.counterpart import Counterpart, Faults
@@ -46,7 +51,7 @@ def _rig(name: str, request: pytest.FixtureRequest, directory: Path, stack: Exit
 
 @pytest.fixture(scope="session")
 def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Report]]:
-    """What came of the matrix, by backend."""
+    """What came of the matrix, by backend, and of delegations."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
 
     def say(text: str) -> None:
@@ -54,26 +59,25 @@ def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             reporter.write_line(f"  … {text}")
 
     directory = tmp_path_factory.mktemp("crash")
-    wanted = {name for item in request.session.items if (name := _backend_of(item)) is not None}
+    wanted = {name for item in request.session.items if (name := _subject_of(item)) is not None}
     with ExitStack() as stack:
-        rigs = [_rig(name, request, directory, stack) for name in BACKENDS if name in wanted]
+        rigs = [_rig(name, request, directory, stack) for name in (*BACKENDS, DELEGATION) if name in wanted]
         for rig in rigs:
             stack.callback(rig.close)
         count = int(os.environ.get("CRASH_LANES", "3"))
         lanes = [stack.enter_context(lane(directory / f"lane-{number}", say)) for number in range(count)]
-        matrix = Matrix(
-            rigs, full=os.environ.get("CRASH") == "full", seed=int(os.environ.get("CRASH_SEED", "1")), say=say
-        )
+        full, seed = os.environ.get("CRASH") == "full", int(os.environ.get("CRASH_SEED", "1"))
+        matrix = Matrix([subject(rig) for rig in rigs], full=full, seed=seed, say=say)
         request.config.stash[_REPORTS] = matrix.reports
         matrix.run(lanes)
     yield matrix.reports
 
 
-def _backend_of(item: pytest.Item) -> str | None:
-    """The backend of a test that asks for the matrix."""
+def _subject_of(item: pytest.Item) -> str | None:
+    """What a test asks of the matrix: the backend, or delegations."""
     if not isinstance(item, pytest.Function) or "reports" not in item.fixturenames:
         return None
-    return str(item.callspec.params["backend"])
+    return next(str(item.callspec.params[name]) for name in ("backend", "ledger") if name in item.callspec.params)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

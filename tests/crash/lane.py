@@ -13,6 +13,7 @@ from typing import Any
 from kubernetes.client import ApiException, CoreV1Api, CustomObjectsApi
 from tests.crash import seams
 from tests.crash.nursery import Newborn, Nursery
+from tests.crash.objects import Objects
 from tests.crash.points import Journal, Plan
 from tests.crash.rigs import SECRET_OF_CLASS, Rig
 from tests.crash.scenario import End, How, Step, soon
@@ -22,15 +23,15 @@ from tests.support.operator import ROOT
 from controlplane.cluster import LocalCluster
 from kubernetes import config
 from workspace_operator.api import meta
+from workspace_operator.kube.grants import grants_name
 
 NAMESPACE = "crash"
 SETTINGS = "settings"  # a Secret that every workspace refers to
 KINDS = "secrets,serviceaccounts,roles,rolebindings,leases"
-_WORKSPACES = (meta.GROUP, meta.VERSION, NAMESPACE, meta.WORKSPACES)
 
 
 class Lane:
-    """Plays one workspace at a time, of one backend at a time."""
+    """Plays one workspace or delegation at a time, of one backend at a time."""
 
     def __init__(self, cluster: LocalCluster, directory: Path) -> None:
         self.cluster, self.directory = cluster, directory
@@ -45,7 +46,9 @@ class Lane:
         operator = cluster.service_account_kubeconfig(seams.LEADER_NAMESPACE, "workspace-operator")
         self._nursery = Nursery(operator)
         client = config.new_client_from_config(str(cluster.kubeconfig))
-        self._objects, self._core = CustomObjectsApi(client), CoreV1Api(client)
+        self.core = CoreV1Api(client)
+        self.workspaces = Objects(CustomObjectsApi(client), NAMESPACE, meta.WORKSPACES)
+        self.delegations = Objects(CustomObjectsApi(client), NAMESPACE, meta.DELEGATIONS)
 
     def _secret(self, namespace: str, name: str, content: Any) -> None:
         literals = [f"--from-literal={key}={value}" for key, value in content.items()]
@@ -133,48 +136,42 @@ class Lane:
         """Say it; retried, because the wish itself is not under test."""
         assert self._rig is not None
         if step.how is How.CREATE:
-            self._objects.create_namespaced_custom_object(*_WORKSPACES, body=self._workspace(name))
+            self.workspaces.create(self._workspace(name))
         elif step.how is How.PATCH:
-            self.patch(name, dict(step.spec or {}))
+            self.workspaces.patch(name, dict(step.spec or {}))
         elif step.how is How.EXPIRE:
-            status = {"credentials": {"expires": soon()}}
-            self._objects.patch_namespaced_custom_object_status(*_WORKSPACES, name, {"status": status})
+            self.workspaces.patch_status(name, {"credentials": {"expires": soon()}})
         elif step.how is How.DELETE:
-            self.delete(name)
+            self.workspaces.delete(name)
 
     def regret(self, name: str, end: End) -> None:
         """Wish something else."""
         if end is End.GONE:
-            self.delete(name)
+            self.workspaces.delete(name)
         else:
-            self.patch(name, {"desiredState": end.value})
-
-    def patch(self, name: str, spec: Object) -> None:
-        self._objects.patch_namespaced_custom_object(*_WORKSPACES, name, {"spec": spec})
-
-    def delete(self, name: str) -> None:
-        """Ask for it; the operator's finalizer decides when it goes."""
-        if self.get(name) is not None:
-            self._objects.delete_namespaced_custom_object(*_WORKSPACES, name)
-
-    def get(self, name: str) -> Object | None:
-        try:
-            found: Any = self._objects.get_namespaced_custom_object(*_WORKSPACES, name)
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-        return dict(found)
+            self.workspaces.patch(name, {"desiredState": end.value})
 
     def has_secret(self, name: str) -> bool:
         """Whether there is a Secret that keeps a token of the workspace valid."""
         try:
-            self._core.read_namespaced_secret(f"workspace-{name}", NAMESPACE)
+            self.core.read_namespaced_secret(f"workspace-{name}", NAMESPACE)
         except ApiException as error:
             if error.status == 404:
                 return False
             raise
         return True
+
+    def granted(self, workspace: str) -> set[str]:
+        """Names of the Delegations that a workspace may read."""
+        found = self.cluster.kubectl("-n", NAMESPACE, "get", *_grant(workspace), "--ignore-not-found", "-o", "json")
+        items = json.loads(found)["items"] if found.strip() else []
+        if len(items) < 2:
+            return set()
+        return {name for rule in items[0]["rules"] for name in rule.get("resourceNames", ())}
+
+    def withdraw(self, workspace: str) -> None:
+        """Have it granted anew."""
+        self.cluster.kubectl("-n", NAMESPACE, "delete", *_grant(workspace), "--ignore-not-found")
 
     def objects_of(self, *names: str) -> list[str]:
         """Everything of the Kubernetes API that carries the name of one of these workspaces."""
@@ -189,9 +186,7 @@ class Lane:
     def strip(self, name: str) -> None:
         """Give up on a workspace whose test has failed, so that the next one can go on."""
         self.kill()
-        self.delete(name)
-        if self.get(name) is not None:
-            self._objects.patch_namespaced_custom_object(*_WORKSPACES, name, {"metadata": {"finalizers": None}})
+        self.workspaces.strip(name)
 
     def _workspace(self, name: str) -> Object:
         assert self._rig is not None
@@ -202,6 +197,10 @@ class Lane:
             envFrom=[{"secretRef": {"name": SETTINGS}}],
             **self._rig.workspace_spec(),
         )
+
+
+def _grant(workspace: str) -> tuple[str, str]:
+    return f"role/{grants_name(workspace)}", f"rolebinding/{grants_name(workspace)}"
 
 
 def wait_for(probe: Callable[[], bool], seconds: float) -> bool:

@@ -1,17 +1,17 @@
-"""The matrix: several lanes play all backends at once, first the recordings and then the deaths."""
+"""The matrix: several lanes play all subjects at once, first the recordings and then the deaths."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from tests.crash.act import Chain, Kill, Notes, Outcome, Player
 from tests.crash.choice import Points, chains, chosen
 from tests.crash.lane import Lane
-from tests.crash.play import Chain, Kill, Outcome, Player
-from tests.crash.rigs import Rig
-from tests.crash.scenario import RENEW, SCENARIOS
+from tests.crash.subject import Subject
 
 PROGRESS = 100  # deaths between two lines
 TRIES = 2  # a point that is not met is tried once more
@@ -19,7 +19,7 @@ TRIES = 2  # a point that is not met is tried once more
 
 @dataclass
 class Row:
-    """One step of one backend in the table."""
+    """One step of one subject in the table."""
 
     points: int = 0  # two deaths each
     died: int = 0
@@ -29,11 +29,12 @@ class Row:
 
 @dataclass
 class Report:
-    """Everything about one backend."""
+    """Everything about one subject."""
 
     rows: dict[str, Row] = field(default_factory=lambda: defaultdict(Row))
     planned: int = 0
     problems: list[str] = field(default_factory=list)  # that belong to no death
+    notes: Notes = field(default_factory=Counter)
 
     @property
     def points(self) -> int:
@@ -56,20 +57,19 @@ class Report:
 class Task:
     """A chain to play."""
 
-    chain: Chain
+    chain: Chain[Any]
     recording: bool = False
     tries: int = 1
 
 
 class Backlog:
-    """What is to be done for one backend, and its report."""
+    """What is to be done for one subject, and its report."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig, self.report, self.points = rig, Report(), Points()
-        self.scenarios = [tuple(step for step in steps if rig.renews or step is not RENEW) for steps in SCENARIOS]
-        for step in (step for steps in self.scenarios for step in steps):
+    def __init__(self, subject: Subject) -> None:
+        self.subject, self.report, self.points = subject, Report(), Points()
+        for step in (step for steps in subject.scenarios for step in steps):
             self.report.rows[step.name] = Row()  # the table's order
-        self.tasks = deque(Task(Chain(steps), recording=True) for steps in self.scenarios)
+        self.tasks = deque(Task(Chain(steps), recording=True) for steps in subject.scenarios)
         self.recording = True
         self.playing = 0  # lanes that are at it
 
@@ -79,17 +79,17 @@ class Backlog:
 
 
 class Matrix:
-    """Gives each lane its next task; a lane stays with its backend while there is something to do for it."""
+    """Gives each lane its next task; a lane stays with its subject while there is something to do for it."""
 
-    def __init__(self, rigs: Sequence[Rig], *, full: bool, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, subjects: Sequence[Subject], *, full: bool, seed: int, say: Callable[[str], None]) -> None:
         self._full, self._seed, self._say = full, seed, say
-        self._backlogs = [Backlog(rig) for rig in rigs]
+        self._backlogs = [Backlog(subject) for subject in subjects]
         self._changed = threading.Condition()
         self._broken: list[BaseException] = []
 
     @property
     def reports(self) -> dict[str, Report]:
-        return {backlog.rig.name: backlog.report for backlog in self._backlogs}
+        return {backlog.subject.name: backlog.report for backlog in self._backlogs}
 
     def run(self, lanes: Sequence[Lane]) -> None:
         """Until everything is played."""
@@ -107,19 +107,20 @@ class Matrix:
         backlog: Backlog | None = None
         try:
             while (backlog := self._next(backlog)) is not None:
-                player = Player(lane, backlog.rig)
+                player = backlog.subject.player(lane)
                 while (task := self._take(backlog)) is not None:
                     self._play(player, backlog, task)
                 left = player.close()
                 with self._changed:
                     backlog.report.problems += [f"left over in the end: {each}" for each in left]
+                    backlog.report.notes.update(player.notes)
         except BaseException as error:
             with self._changed:
                 self._broken.append(error)
                 self._changed.notify_all()
 
     def _next(self, last: Backlog | None) -> Backlog | None:
-        """The backend that has most to do for a lane; None when all is done."""
+        """The subject that has most to do for a lane; None when all is done."""
         with self._changed:
             while not self._broken:
                 ready = [backlog for backlog in self._backlogs if backlog.tasks]
@@ -137,7 +138,7 @@ class Matrix:
             backlog.playing += 1
             return backlog.tasks.popleft()
 
-    def _play(self, player: Player, backlog: Backlog, task: Task) -> None:
+    def _play(self, player: Player[Any], backlog: Backlog, task: Task) -> None:
         outcomes, problem = player.play(task.chain, recording=task.recording)
         with self._changed:
             self._note(backlog, task, outcomes, problem, player.points)
@@ -159,11 +160,11 @@ class Matrix:
             row = report.rows[outcome.kill.step]
             if outcome.problem:
                 row.failed.append(outcome)
-                self._say(f"{backlog.rig.name}: FAILED {outcome.kill}: {outcome.problem.splitlines()[0]}")
+                self._say(f"{backlog.subject.name}: FAILED {outcome.kill}: {outcome.problem.splitlines()[0]}")
             elif outcome.died:
                 row.died += 1
                 if report.died % PROGRESS == 0:
-                    self._say(f"{backlog.rig.name}: {report.died} of {report.planned} deaths")
+                    self._say(f"{backlog.subject.name}: {report.died} of {report.planned} deaths")
             elif task.tries == TRIES:
                 row.missed.append(outcome.kill)
         tried = {outcome.kill for outcome in outcomes if outcome.died or outcome.problem or task.tries == TRIES}
@@ -174,7 +175,7 @@ class Matrix:
             if tries > TRIES:
                 report.rows[kill.step].missed.append(kill)
                 continue
-            backlog.tasks += [Task(chain, tries=tries) for chain in chains([kill], backlog.scenarios)]
+            backlog.tasks += [Task(chain, tries=tries) for chain in chains([kill], backlog.subject.scenarios)]
 
     def _plan(self, backlog: Backlog) -> None:
         report = backlog.report
@@ -182,5 +183,7 @@ class Matrix:
             report.rows[step].points = len(points)
         kills = chosen(backlog.points.kills(), full=self._full, seed=self._seed)
         report.planned = len(kills)
-        backlog.tasks += [Task(chain) for chain in chains(kills, backlog.scenarios)]
-        self._say(f"{backlog.rig.name}: {report.points} points; {report.planned} of {2 * report.points} deaths follow")
+        backlog.tasks += [Task(chain) for chain in chains(kills, backlog.subject.scenarios)]
+        self._say(
+            f"{backlog.subject.name}: {report.points} points; {report.planned} of {2 * report.points} deaths follow"
+        )

@@ -4,70 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
-from dataclasses import dataclass, field
+from collections import Counter
 
+from tests.crash.act import COLLECTED_WITHIN, Act, Chain, Kill, Notes, Outcome, Wrong
 from tests.crash.lane import Lane, wait_for
-from tests.crash.points import Plan
 from tests.crash.rigs import Rig
 from tests.crash.scenario import End, How, Step, reached
-from tests.crash.seams import CLASS_WIDE
 from tests.support.fleet import Object
 
-REACHED_WITHIN = 90.0  # seconds
 GONE_WITHIN = 5.0  # a check of the class may be using its directory at this moment
-COLLECTED_WITHIN = 90.0  # the control plane's garbage collector learns of new kinds every 30 s
-QUIET = 1.0  # seconds without a call, after which a step that reached its wish is over
 
 _serial = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class Kill:
-    """One death: in this step, right before or right after this call."""
-
-    step: str
-    point: str
-    side: str
-
-    def __str__(self) -> str:
-        return f"{self.step}: {self.point} {self.side}"
-
-
-@dataclass
-class Chain:
-    """One workspace's life, with at most one death in each step."""
-
-    steps: tuple[Step, ...]
-    kills: dict[str, Kill] = field(default_factory=dict)
-
-
-@dataclass
-class Outcome:
-    """What came of one planned death. Neither died nor problem: the call was not made this time."""
-
-    kill: Kill
-    died: bool
-    problem: str = ""
-
-
-class Wrong(AssertionError):
-    """Something that must hold does not; the message says what."""
-
-
-class Player:
-    """Plays chains of one backend on one lane."""
+class WorkspacePlayer:
+    """Plays the workspaces of one backend on one lane."""
 
     def __init__(self, lane: Lane, rig: Rig) -> None:
         self._lane, self._rig = lane, rig
         self.points: dict[str, list[str]] = {}  # of the last chain, by step
+        self.notes: Notes = Counter()
         self._deleted: list[str] = []
 
-    def play(self, chain: Chain, *, recording: bool = False) -> tuple[list[Outcome], str]:
-        """Outcomes of the deaths that were tried, and what went wrong, if anything, in a step without one.
-
-        ``recording`` waits at the end of each step for what follows it.
-        """
+    def play(self, chain: Chain[Step], *, recording: bool = False) -> tuple[list[Outcome], str]:
         lane, outcomes = self._lane, list[Outcome]()
         self.points = {}
         lane.use(self._rig)
@@ -102,7 +61,7 @@ class Player:
         return left
 
     def _explain(self, life: _Life, step: Step, error: Exception) -> str:
-        found = self._lane.get(life.name)
+        found = self._lane.workspaces.get(life.name)
         shown = json.dumps({k: (found or {}).get(k) for k in ("metadata", "status")}, indent=1, default=str)
         text = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
         return f"{life.name}, {step.name}: {text}\n--- the object\n{shown}\n{self._lane.tail()}"
@@ -116,72 +75,34 @@ class _Life:
         self._uid = ""
         self._incarnation = 0
         self._instance: str | None = None
-        self._played = ""
         self.points: list[str] = []
 
     def step(self, step: Step, kill: Kill | None, *, recording: bool) -> bool:
         """Play it; whether the operator died as planned."""
-        lane = self._lane
-        self._played = f"{self.name}/{step.name}"
-        plan = Plan(self._played, kill.point, kill.side) if kill is not None else Plan(self._played)
-        if step.how is How.TAKE_OVER:
-            lane.start(plan)
-        else:
-            self._have_operator()
-            lane.arm(plan)
+        lane, act = self._lane, Act(self._lane, f"{self.name}/{step.name}", kill)
+        act.begin(anew=step.how is How.TAKE_OVER)
         lane.wish(self.name, step)
         if step.how is How.CREATE:
             self._uid = self._found()["metadata"]["uid"]
-        died = self._until_reached(step, patient=recording or kill is not None)
+
+        def regret() -> None:
+            if step.regret is not None:
+                lane.regret(self.name, step.regret)
+
+        def at_end(died: bool) -> bool:
+            return reached(step, step.regretted_end if died else step.end)(lane.workspaces.get(self.name))
+
+        died = act.follow(at_end, recording=recording, on_death=regret)
+        self.points = act.points
         end = step.regretted_end if died else step.end
         self._inspect(step, end, regretted=died and step.regret is not None)
         return died
 
-    def _have_operator(self) -> None:
-        while not (self._lane.alive and self._lane.wait_settled()):
-            self._lane.start(Plan("between"))
-
     def _found(self) -> Object:
-        found = self._lane.get(self.name)
+        found = self._lane.workspaces.get(self.name)
         if found is None:
             raise Wrong("the object is gone")
         return found
-
-    def _until_reached(self, step: Step, *, patient: bool) -> bool:
-        """Follow the step to its end, over the operator's death if there is one."""
-        lane, died, end = self._lane, False, step.end
-        deadline = time.monotonic() + REACHED_WITHIN
-        while True:
-            if not lane.alive:
-                if died or not lane.journal.killed():
-                    raise Wrong("the operator ended, and not by us")
-                died, end = True, step.regretted_end
-                self.points = lane.journal.points(self._played)
-                if step.regret is not None:
-                    lane.regret(self.name, step.regret)
-                lane.start(Plan(f"{self._played}, after a death"))
-                lane.wait_settled()
-            if reached(step, end)(lane.get(self.name)) and (died or not patient or self._is_over()):
-                break
-            if time.monotonic() > deadline:
-                raise Wrong(f"{end} is not reached")
-            time.sleep(0.03)
-        if not died:
-            self.points = lane.journal.points(self._played)
-        return died
-
-    def _is_over(self) -> bool:
-        """Whether nothing follows any more; the operator may still die on what follows."""
-        if not self._lane.wait_settled():
-            return False
-        calls = -1
-        while self._lane.alive:
-            now = sum(CLASS_WIDE not in point for point in self._lane.journal.points())
-            if now == calls:
-                return True
-            calls = now
-            wait_for(lambda: not self._lane.alive, QUIET)
-        return False
 
     # -- what must hold
 

@@ -16,6 +16,7 @@ from tests.backends.ec2_kit import SECRET, Lab
 from tests.crash import seams
 from tests.ec2.counterpart import Counterpart
 from tests.support.fleet import Object
+from tests.support.operator import ROOT
 from tests.support.processes import state_of
 
 from workspace_operator.api import meta
@@ -115,6 +116,21 @@ class ProcessRig(Rig):
     def left(self, uid: str, lane: Path) -> list[str]:
         found = [*lane.glob("workspaces/.*"), *lane.glob(f"workspaces/*/{uid}")]
         return self.compute(uid) + [str(path) for path in found]
+
+
+class DelegationRig(ProcessRig):
+    """Plain processes that speak A2A and outlive the operator: what is played is not their lives but their tasks."""
+
+    name = "delegation"
+
+    def class_spec(self, lane: Path, server: str) -> Object:
+        spec = super().class_spec(lane, server)
+        command = [sys.executable, "-m", "tests.support.a2a_plain"]
+        spec["process"]["images"] = [
+            {"name": IMAGE, "command": command, "env": [{"name": "PYTHONPATH", "value": str(ROOT)}]}
+        ]
+        spec["sweep"] = {"interval": "24h"}  # the noise of other suites
+        return spec
 
 
 class DockerRig(Rig):

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiohttp
 import botocore.client
+import httpx
 import requests
 from tests.crash.points import Switch
 
@@ -29,7 +30,7 @@ from workspace_operator.api import meta
 LEADER_NAMESPACE = "workspace-operator-system"
 CLASS_WIDE = "(class)"  # a listing that follows no pass but the clock
 EVENTS = "docker events"
-STREAMS = {f"kube {kind}" for kind in ("workspaces", "workspaceclasses", "leases")}
+STREAMS = {f"kube {kind}" for kind in ("workspaces", "workspaceclasses", "delegations", "leases")}
 _GROUPED = 3  # /apis/<group>/<version>/…
 assert shutil.rmtree.avoids_symlink_attacks  # it decides how to walk before we wrap os
 
@@ -41,6 +42,7 @@ def install(switch: Switch, root: Path) -> None:
     _kube(switch)
     _docker(switch)
     _aws(switch)
+    _agents(switch)
     _system(switch, str(root))
 
 
@@ -133,6 +135,25 @@ def aws_call(operation: str, parameters: dict[str, Any]) -> str:
     narrow = meta.LABEL_UID in json.dumps(parameters, default=str) or any(key.endswith("Ids") for key in parameters)
     listing = operation == "DescribeInstances" and not narrow
     return f"ec2 {operation}{f' {CLASS_WIDE}' if listing else ''}"
+
+
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+def _agents(switch: Switch) -> None:
+    """Nothing but the room a2a uses httpx. Of a stream, the answer is its head: events come later, and are no call."""
+    send = httpx.AsyncClient.send
+
+    async def wrapped(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        with switch.around(agent_call(request)):
+            return await send(self, request, **options)
+
+    httpx.AsyncClient.send = wrapped  # type: ignore[method-assign]
+
+
+def agent_call(request: httpx.Request) -> str:
+    """``agent SendMessage`` and the like."""
+    return f"agent {json.loads(request.content)['method'] if request.content else 'card'}"
 
 
 # -- processes and files -----------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from tests.crash.matrix import Report, Row
 
-_HEAD = ("backend", "step", "points", "deaths", "not reached", "failed")
+_HEAD = ("subject", "step", "points", "deaths", "not reached", "failed")
 
 
 def lines(reports: Mapping[str, Report]) -> Iterator[str]:
-    """One line per backend and step, a sum per backend, and one sentence."""
+    """One line per subject and step, a sum per subject, and a few sentences."""
     cells: list[tuple[str, ...]] = [_HEAD]
     for backend, report in reports.items():
         cells += [_cells(backend, step, row) for step, row in report.rows.items()]
@@ -24,6 +24,10 @@ def lines(reports: Mapping[str, Report]) -> Iterator[str]:
         ]
         yield "  ".join(texts)
     points, died = sum(r.points for r in reports.values()), sum(r.died for r in reports.values())
+    for name, report in reports.items():
+        for whose in dict.fromkeys(whose for whose, _ in report.notes):
+            counts = (f"{count} {what}" for (of, what), count in report.notes.items() if of == whose)
+            yield f"{name}, {whose}: {', '.join(counts)}."
     yield f"{died} of {2 * points} kill points covered ({points} calls, before and after each)."
 
 

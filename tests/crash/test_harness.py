@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from tests.crash import seams
+from tests.crash.act import Wrong
 from tests.crash.choice import DANGEROUS, Points, chains, chosen
+from tests.crash.delegation_play import check_history
+from tests.crash.delegation_scenario import DELIVERIES
 from tests.crash.points import Journal, Plan, Switch
 from tests.crash.scenario import SCENARIOS
-from tests.crash.seams import Where, aws_call, docker_call, kube_call
+from tests.crash.seams import Where, agent_call, aws_call, docker_call, kube_call
+
+from workspace_operator.api import meta
 
 WORKSPACES = "/apis/workspace-operator.dev/v1alpha1"
 
@@ -43,6 +50,39 @@ def test_a_call_to_ec2_tells_the_class_from_a_workspace() -> None:
     assert aws_call("DescribeInstances", {"InstanceIds": ["i-1"]}) == "ec2 DescribeInstances"
 
 
+def test_a_request_to_an_agent_has_its_method_as_name() -> None:
+    card = httpx.Request("GET", "http://127.0.0.1:1/.well-known/agent-card.json")
+    assert agent_call(card) == "agent card"
+    assert agent_call(httpx.Request("POST", "http://127.0.0.1:1/", json={"method": "GetTask"})) == "agent GetTask"
+
+
+CLAIM = [meta.CLAIM_FINALIZER]
+SENT = {"phase": "Dispatched", "attemptCount": 1}
+OVER = {"phase": "Completed", "attemptCount": 1, "finishTime": "now", "result": {}}
+Version = tuple[list[str], dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("versions", "problem"),
+    [
+        ([([], {}), (CLAIM, {}), (CLAIM, SENT), (CLAIM, OVER), ([], OVER)], None),
+        ([([], {}), ([], SENT), ([], OVER)], "without a claim"),
+        ([(CLAIM, SENT), ([], SENT), ([], OVER)], "the claim went"),
+        ([(CLAIM, SENT), (CLAIM, {**SENT, "phase": "Completed"})], "in part"),
+        ([(CLAIM, OVER), (CLAIM, {**OVER, "result": {"preview": "more"}})], "after its end"),
+        ([(CLAIM, {**SENT, "resends": 1}), (CLAIM, OVER)], "resends fell"),
+        ([(CLAIM, SENT)], "no end"),
+    ],
+)
+def test_a_history_is_judged(versions: list[Version], problem: str | None) -> None:
+    history = [{"metadata": {"finalizers": names}, "status": status} for names, status in versions]
+    if problem is None:
+        check_history(history)
+    else:
+        with pytest.raises(Wrong, match=problem):
+            check_history(history)
+
+
 def test_a_file_has_its_place_in_the_workspace_as_name() -> None:
     where = Where("/root")
     token = "/root/cluster/uid/incarnation-12/identity/.new-0123456789abcdef0123456789abcdef"
@@ -72,7 +112,8 @@ def test_the_sample_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> No
     kills = _points().kills()
     assert chosen(kills, full=False, seed=1) == chosen(kills, full=False, seed=1)
     assert chosen(kills, full=True, seed=1) == kills
-    assert {step for step, _, _ in DANGEROUS} <= {step.name for steps in SCENARIOS for step in steps}
+    named = {step.name for steps in SCENARIOS for step in steps} | {step.name for step in DELIVERIES}
+    assert {step for step, _, _ in DANGEROUS} <= named
 
 
 def test_calls_are_counted_within_a_step_and_written_down(tmp_path: Path) -> None:

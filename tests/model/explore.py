@@ -13,7 +13,8 @@ from unittest import mock
 
 from tests.model.backend import Violation
 from tests.model.machine import Machine
-from tests.model.world import Config, State, calm, edit, faults, key, natural, ready, seconds, text
+from tests.model.nature import calm, edit, faults, natural, text
+from tests.model.world import Config, State, key, ready, seconds
 
 from workspace_operator.lifecycle import plan as planning
 from workspace_operator.lifecycle.facts import Sight

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from tests.model.simulation import NAMES, Simulation
 
 BACKEND = ("provision", "stop", "look", "list instances", "delete data")
-API = ("write status", "get workspace", "list workspaces", "create identity", "delete identity", "write class")
+API = (
+    "write status",
+    "get workspace",
+    "list workspaces",
+    "list delegations",
+    "create identity",
+    "delete identity",
+    "write class",
+)
 KOPF = "patch of finalizers"
 EDITS = (
     *("Running", "Running", "Running", "Paused", "Stopped", "restarts", "restarts", "deletes", "takes another image"),
@@ -121,6 +129,24 @@ class Late:
 
 
 @dataclass(frozen=True)
+class Delegations:
+    """To the workspace that may idle: so many wait, are sent, or are over."""
+
+    does: str
+    number: int = 1
+
+    def happen(self, sim: Simulation) -> None:
+        if self.does == "wait":
+            sim.callers.wait(self.number)
+        elif self.does == "are sent":
+            sim.callers.go()
+        elif self.does == "are over":
+            sim.callers.end()
+        else:
+            sim.callers.leave()
+
+
+@dataclass(frozen=True)
 class Nothing:
     """Time passes."""
 
@@ -128,7 +154,7 @@ class Nothing:
         return
 
 
-Happening = User | Instance | Copies | Next | Crash | Away | Past | Silence | Late | Nothing
+Happening = User | Instance | Copies | Next | Crash | Away | Past | Silence | Late | Delegations | Nothing
 
 _WHO = st.sampled_from((*NAMES, "a", "a", "b", "b"))  # more happens to fewer, so that it meets
 _SECONDS = st.sampled_from((5.0, 30.0, 120.0, 120.0))
@@ -150,6 +176,9 @@ _CRASH = st.one_of(
     st.builds(Crash, st.integers(1, 12), st.just("before"), _DOWN),
     st.builds(Crash, st.sampled_from((*BACKEND, *API, KOPF)), st.sampled_from(("before", "after")), _DOWN),
 )
+_DELEGATIONS = st.builds(
+    Delegations, st.sampled_from(("wait", "are sent", "are sent", "are over", "leave")), st.sampled_from((1, 100))
+)
 _AWAY = st.builds(Away, st.sampled_from(("api", "backend", "stop", "provision", "write status")), _SECONDS)
 _PAST = st.builds(Past, st.sampled_from(("backend", "backend", "api")), _SECONDS)
 
@@ -159,7 +188,7 @@ HAPPENINGS: st.SearchStrategy[Happening] = st.sampled_from(
         *([_NOW] * 6 + [_IN_BETWEEN] * 4),
         *([_INSTANCE] * 2 + [st.builds(Copies, st.integers(1, 6))]),
         *([_NEXT] * 3 + [_CRASH] * 3),
-        *([_AWAY] + [_PAST] * 5),
+        *([_AWAY] + [_PAST] * 5 + [_DELEGATIONS] * 3),
         *(st.builds(Silence, _SECONDS), st.builds(Late, _WHO, st.integers(0, 8))),
         st.builds(Nothing),
     )

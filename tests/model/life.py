@@ -77,6 +77,7 @@ class Life:
         drivers = {"process": lambda name, spec, cluster, resolve: cast(Any, Remote(self, name, cluster))}
         self.client = Connection(self)
         self.runtime = runtime = Runtime(cast(Any, self.client), CLUSTER, leadership, self.supervisor, drivers)
+        runtime.world.activity = around.callers.activity
         runtime.world.clock = cast(Any, SimpleNamespace(now=around.loop.moment))
         runtime.queue = KeyedQueue("workspace", self._watched("pass", runtime.queue._work), 8, 120.0)
         runtime.classes = KeyedQueue("workspaceclass", self._watched("class", runtime.classes._work), 2, 120.0)
@@ -222,10 +223,12 @@ class Connection:
     async def delete(self, url: str, uid: str | None = None) -> None:
         await self._life.call("api", f"delete {_what(url)}", lambda: self._delete(url, uid))
 
-    async def list(self, url: str, labels: str | None = None) -> AsyncIterator[Object]:
+    async def list(self, url: str, labels: str | None = None, fields: str | None = None) -> AsyncIterator[Object]:
         doing = DOING.get()
         late = doing.queue == "sweep" and url == workspaces()
         ask = self._api.list_late if late else lambda: self._api.list(url)
+        if fields is not None:
+            ask = lambda: self._life.around.callers.listed(fields)  # noqa: E731
         items = await self._life.call("api", f"list {_what(url)}", ask)
         if late:
             self._life.around.sweep_read(items)
@@ -244,6 +247,8 @@ def _what(url: str) -> str:
         return "workspace" if not url.endswith("/workspaces") else "workspaces"
     if url.startswith(workspace_classes()):
         return "class"
+    if url.endswith("/delegations"):
+        return "delegations"
     return "cluster" if url.endswith("kube-system") else "identity"
 
 

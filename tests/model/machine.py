@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from tests.model.backend import Crash, Fate, ModelBackend, Violation, shown
+from tests.model.nature import begins
 from tests.model.tasks import Leases, activity, lease, sent
-from tests.model.world import LIFETIME, State, begins, body, moment, ready
+from tests.model.world import LIFETIME, State, body, moment, ready
 
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Reading
@@ -236,6 +237,9 @@ class Pass:
             raise Violation("Failed without a failure that has a message (I-81)")
         if before.get("incarnation", 0) > status.get("incarnation", 0):
             raise Violation("the incarnation went back")
+        failed = status.get("failures", {}).get("reason")
+        if failed == Reason.INSTANCE_EXITED and not (s.config.faults or s.config.edits):
+            raise Violation("what was told to stop is said to have ended by itself")
         self._check_idle(before)
         if phase in ("Paused", "Stopped") and verdict["status"] == "True" and not self.stale:
             self._check_stopped(phase, verdict["reason"] == Reason.FROZEN)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.model.apiserver import CLUSTER, NAMESPACE, Api
+from tests.model.callers import IDLER, Callers
 from tests.model.cloud import Cloud, Origin, Unit
 from tests.model.virtual import START, VirtualLoop
 
@@ -28,6 +29,7 @@ class Promises:
 
     loop: VirtualLoop
     api: Api
+    callers: Callers
     setting: Any
 
     def __init__(self, cloud: Cloud) -> None:
@@ -73,6 +75,8 @@ class Promises:
             self._provisioned(request, known)
         elif isinstance(request, WorkspaceRef):
             self._data_deleted(ref, known)
+        elif not request.release and ref.name == IDLER and known["spec"]["desiredState"] == "Running":
+            self._idles(ref, known)
 
     def _provisioned(self, request: ProvisionRequest, known: Object) -> None:
         uid, number = request.ref.uid, request.incarnation
@@ -91,6 +95,12 @@ class Promises:
             self.broken(f"the data of {ref.uid} is deleted without its owner's wish (I-16)")
         if any(unit.origin is Origin.OPERATOR for unit in self.cloud.of(ref)):
             self.broken(f"the data of {ref.uid} is deleted before its compute is gone")
+
+    def _idles(self, ref: WorkspaceRef, known: Object) -> None:
+        """It is told to halt although it should run."""
+        running = any(unit.reading is Reading.RUNNING for unit in self.cloud.of(ref))
+        if running and self.callers.flying and not _deleting(known):
+            self.broken(f"{ref.uid} is paused for being idle while a task is under way (I-22)")
 
     def _secret(self, ref: WorkspaceRef) -> str | None:
         """UID of the Secret that keeps the workspace's token valid."""
@@ -254,6 +264,14 @@ class Promises:
             allowed.discard(Reading.FROZEN)
         return None if set(readings) <= allowed else f"its compute is not {wish}"
 
+    @property
+    def sleeps(self) -> bool:
+        """Whether the workspace that may idle has nothing to do and is paused for it, if it is to run at all."""
+        body = self.api.workspace(IDLER)
+        if body is None or _deleting(body) or body["spec"]["desiredState"] != "Running":
+            return True
+        return _idle(body) and body["status"]["phase"] == "Paused"
+
     def _units(self, body: Object) -> list[Unit]:
         return self.cloud.of(_ref(body))
 
@@ -264,7 +282,8 @@ class Promises:
             lowest = max(lowest, here["spec"]["desiredState"], key=_RANK.index)
             parent = (here["spec"].get("parentRef") or {}).get("name")
             if parent is None:
-                return lowest, False
+                asleep = name == IDLER and lowest == "Running" and _idle(here) and not self.callers.any
+                return "Paused" if asleep else lowest, False
             above = self.api.workspace(parent)
             if above is None:
                 return lowest, True
@@ -287,6 +306,10 @@ def _deleting(body: Object) -> bool:
 def _intends(body: Object, incarnation: int) -> bool:
     instance = (body.get("status") or {}).get("instance") or {}
     return instance.get("incarnation") == incarnation and "since" in instance
+
+
+def _idle(body: Object) -> bool:
+    return (body.get("status") or {}).get("effectiveReason") == "IdleTimeout"
 
 
 def _ready(status: Object, key: str = "status") -> str | None:

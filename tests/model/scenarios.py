@@ -40,11 +40,11 @@ CONFIGS = (
            credentials=False),
     Config("idle, a task and two edits", pause_after=100, task_budget=1, faults=(), fault_budget=0, edit_budget=2,
            edits=("Paused", "Running", "idle"), patient=False, credentials=False),
-    Config("idle, a task, and calls fail", pause_after=100, task_budget=1, edits=("token",),
-           faults=("verb", "read", "silent", "references"), patient=False),
+    Config("idle, a task, calls fail and things come to grief", pause_after=100, task_budget=1, edits=(), edit_budget=0,
+           faults=("verb", "read", "silent", "exits", "references"), patient=False),
     Config("idle, a task, and the operator crashes", pause_after=100, task_budget=1, edits=("token",),
            faults=("crash",), patient=False),
-    Config("idle, freezing with a token", pause_after=100, task_budget=1, freeze=True, edits=("Paused", "Running"),
+    Config("idle, freezing with a token", pause_after=100, task_budget=1, freeze=True, edits=(), edit_budget=0,
            faults=("verb", "crash"), patient=False),
 )  # fmt: skip
 

@@ -13,7 +13,9 @@ from unittest import mock
 
 from tests.model.apiserver import CLUSTER, NAMESPACE, Api
 from tests.model.backend import Violation
+from tests.model.callers import IDLER, PAUSE_AFTER, Callers
 from tests.model.cloud import Cloud, Origin, Unit
+from tests.model.informer import LAG
 from tests.model.life import Life, World
 from tests.model.promises import CLASS, CLASS_URL, PERCENT
 from tests.model.virtual import START, VirtualLoop
@@ -22,11 +24,15 @@ from workspace_operator.api.meta import FINALIZER, RELEASE_FUSE_ANNOTATION
 from workspace_operator.api.states import Reading
 from workspace_operator.backends.protocol import WorkspaceRef
 from workspace_operator.kube.client import Object, workspace_classes, workspaces
+from workspace_operator.reconcile.store import key_of
 
 INTERVAL, STOP_GRACE, OBSERVE = 60, 10, 5  # seconds, of the class
 
 #: Calls that come round and round; those of passes are counted when something is to happen at the n-th call.
-ROUTINE = ("list instances", "list workspaces", "list class", "list identity", "get cluster", "write class")
+ROUTINE = (
+    *("list instances", "list workspaces", "list class", "list identity", "list delegations"),
+    *("get cluster", "write class"),
+)
 
 #: Parent, and what becomes of the data volume (None: there is none).
 NAMES: dict[str, tuple[str | None, str | None]] = {
@@ -85,6 +91,7 @@ class Simulation(World):
         self._clock = mock.patch("time.monotonic", self.loop.time)
         self._clock.start()
         self.api, self.life = Api(self.loop), _NOT_RUNNING
+        self.callers = Callers(self.api, self.loop.moment, lambda: self.loop.after(LAG, self._told_of_callers))
         super().__init__(Cloud(self.loop, self.broken, setting.boots, setting.ends))
         self.restart_at = START
         self.armed: list[tuple[str, str]] = []  # kind of call, outcome
@@ -171,6 +178,10 @@ class Simulation(World):
 
         self.hooks.append((calls, kill))
 
+    def _told_of_callers(self) -> None:
+        if self.life is not None and not self.life.dead:
+            self.life.runtime.wake(key_of(NAMESPACE, IDLER))
+
     def stall(self, seconds: float) -> None:
         """The watch is silent for so long, and then brings the next event twice."""
         if self.life is not None:
@@ -200,6 +211,7 @@ class Simulation(World):
         self.cloud.frozen = self.api.frozen = None
         if self.cloud.ends is None:
             self.told("from here on, what was told to stop is killed when it is told again")
+        self.callers.end()
         if self.life is not None:
             self.life.informer.stalled_until = 0.0
 
@@ -240,6 +252,8 @@ class Simulation(World):
         spec: dict[str, Any] = {"desiredState": wish, "className": CLASS, "image": "image:0"}
         if parent is not None:
             spec["parentRef"] = {"name": parent}
+        if who == IDLER:
+            spec["idle"] = {"pauseAfter": f"{PAUSE_AFTER}s"}
         if when_deleted is not None:
             spec["storage"] = {"whenDeleted": when_deleted}
         metadata = {"name": who, "namespace": NAMESPACE, "finalizers": []}

@@ -62,19 +62,25 @@ def sent(s: State) -> list[Object]:
     """The delegations to the workspace, as the API server has them."""
     found = []
     if s.waiting:
-        found.append(_delegation("waits", [], "Queued"))
+        found.append(delegation("waits", "w", claimed=False))
     if s.flying:
-        found.append(_delegation("flies", [meta.CLAIM_FINALIZER], "Working"))
+        found.append(delegation("flies", "w", claimed=True))
     return found
 
 
-def _delegation(name: str, finalizers: list[str], phase: str) -> dict[str, Any]:
+def delegation(name: str, to: str, *, claimed: bool) -> dict[str, Any]:
+    """One that waits and may wake its target, or one that was sent to it."""
     accepted = {"type": "Accepted", "status": "True", "reason": "Permitted", "message": "Permitted."}
     return {
-        "metadata": {"name": name, "namespace": "n", "uid": name, "finalizers": finalizers},
-        "spec": {"from": {"name": "other"}, "to": {"name": "w"}, "message": {"text": "do"}},
+        "metadata": {
+            "name": name,
+            "namespace": "n",
+            "uid": name,
+            "finalizers": [meta.CLAIM_FINALIZER] if claimed else [],
+        },
+        "spec": {"from": {"name": "other"}, "to": {"name": to}, "message": {"text": "do"}},
         "status": {
-            "phase": phase,
+            "phase": "Working" if claimed else "Queued",
             "conditions": [{**accepted, "lastTransitionTime": "2030-01-01T00:00:00Z", "observedGeneration": 1}],
         },
     }

@@ -89,6 +89,9 @@ def calm_down(sim: Simulation) -> None:
         sim.expect(not leaks & {unit.id for unit in sim.leaks()}, "a leak is still there after interval and grace")
     _wait(sim, 900, lambda: report or not sim.leaks())
     sim.expect(report or not sim.leaks(), "a leak is still there")
+    sim.callers.leave()
+    _wait(sim, 240, lambda: sim.sleeps)
+    sim.expect(sim.sleeps, "what has nothing to do is not paused")
     sim.passes(310 if sim.failed() else 0)  # so long a back-off may be remembered
     before = sim.changes
     sim.passes(90)
@@ -107,7 +110,7 @@ def _wait(sim: Simulation, seconds: float, until: Callable[[], bool]) -> bool:
 
 @pytest.mark.timeout(0 if TRACES else 900)  # hypothesis shrinks for five minutes
 class TestWorkspaces(Workspaces.TestCase):
-    """I-05, I-06, I-08, I-10, I-11, I-13, I-15, I-16, I-17, I-18, I-23, I-29, I-30, I-50, I-51."""
+    """I-05, I-06, I-08, I-10, I-11, I-13, I-15, I-16, I-17, I-18, I-22, I-23, I-29, I-30, I-50, I-51."""
 
     def runTest(self) -> None:
         """Without hypothesis' mutator: five of six traces would repeat steps of the one before."""

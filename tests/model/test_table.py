@@ -13,10 +13,11 @@ from tests.unit.kit import NOW, SERVES, SILENT, at, failed, instance, record, se
 
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Phase
-from workspace_operator.api.workspace import CredentialsStatus
+from workspace_operator.api.workspace import CredentialsStatus, IdleStatus
 from workspace_operator.errors import Failure, FailureClass
 from workspace_operator.lifecycle import diagram
 from workspace_operator.lifecycle.facts import Goal, Sight
+from workspace_operator.lifecycle.idle import Work
 from workspace_operator.lifecycle.parameters import fingerprint
 from workspace_operator.lifecycle.plan import GUARDS, Situation, plan
 from workspace_operator.lifecycle.report import report
@@ -35,6 +36,7 @@ WISHES: list[dict[str, Any]] = [
     {"freeze": True, "wants_credentials": True, "renews_credentials": True, "generation": 2},
     {"delete_data": True, "has_references": True},
     {"delete_data": True, "blocked": BLOCKED, "backend": None},
+    {"pause_after": timedelta(seconds=60)},
 ]
 INSTANCES: list[dict[str, Any] | None] = [
     None,
@@ -57,6 +59,7 @@ LOOKS: list[dict[str, Any]] = [
     {"halting_since": NOW},
     {"halting_since": NOW - timedelta(seconds=60)},
 ]
+IDLE_SINCE = IdleStatus(last_task_time=at(-999))
 TAKEN: Counter[Row] = Counter()
 
 
@@ -66,10 +69,11 @@ def situations(goal: Goal, sight: Sight) -> list[Situation]:
     for asked, known, failures, token, look, serving in product(
         WISHES, INSTANCES, FAILURES, CREDENTIALS, LOOKS, (SERVES, SILENT)
     ):
-        recorded = record(None if known is None else instance(**known), failures=failures, credentials=token)
+        known_instance = None if known is None else instance(**known)
+        recorded = record(known_instance, failures=failures, credentials=token, idle=IDLE_SINCE)
         problem = {"problem": AWAY} if sight is Sight.UNKNOWN else {}
         sighted = replace(seen(sight, serving, **problem), **look)
-        found.append(Situation(wish(goal, **asked), recorded, sighted, NOW))
+        found.append(Situation(wish(goal, **asked), recorded, sighted, NOW, work=Work(active=False)))
     return found
 
 

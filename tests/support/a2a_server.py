@@ -129,7 +129,7 @@ class Handler(DefaultRequestHandler):
         self.forgotten |= self._known
 
     async def on_message_send(self, params: Any, context: ServerCallContext) -> Task | Message:
-        answer = await super().on_message_send(params, context)
+        answer: Task | Message = await super().on_message_send(params, context)
         if isinstance(answer, Task):
             self._known.add(answer.id)
         return answer
@@ -137,12 +137,13 @@ class Handler(DefaultRequestHandler):
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task | None:
         if params.id in self.forgotten:
             raise TaskNotFoundError
-        return await super().on_get_task(params, context)
+        found: Task | None = await super().on_get_task(params, context)
+        return found
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         if not self._lists:
             raise UnsupportedOperationError
-        page = await super().on_list_tasks(params, context)
+        page: ListTasksResponse = await super().on_list_tasks(params, context)
         kept = [task for task in page.tasks if task.id not in self.forgotten]
         del page.tasks[:]
         page.tasks.extend(kept)

@@ -155,8 +155,9 @@ class Tasks:
     def phases(self, about: str = "") -> list[str | None]:
         return [item["status"].get("phase") for item in self.all(about)]
 
-    def condition(self, name: str, kind: str = "Finished") -> Object | None:
-        return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), None)
+    def condition(self, name: str, kind: str = "Finished") -> Object:
+        """Empty where it is not there yet."""
+        return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})
 
     def desire(self, name: str, state: str) -> None:
         patch = json.dumps({"spec": {"desiredState": state}})
@@ -178,7 +179,7 @@ class Tasks:
     def wait_reason(self, name: str, reason: str, seconds: float = 60) -> Object:
         return dict(
             until(
-                lambda: (c := self.condition(name)) is not None and c["reason"] == reason and c,
+                lambda: (c := self.condition(name)).get("reason") == reason and c,
                 seconds,
                 lambda: f"{name}: {self.condition(name)}",
             )

@@ -141,7 +141,10 @@ class FakeKube:
             raise Conflict(409, "It changed.")
         return self._stored(url, value)
 
-    async def list(self, url: str, labels: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def list(
+        self, url: str, labels: str | None = None, fields: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Selectors select nothing: who filters must not rely on them alone."""
         self._called("LIST", url)
         for there, value in list(self.objects.items()):
             if there.rsplit("/", 1)[0] == url:

@@ -15,7 +15,7 @@ from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Probe
 from workspace_operator.reconcile import serving
-from workspace_operator.reconcile.serving import LeaseBook, Prober
+from workspace_operator.reconcile.serving import LeaseBook, Prober, report_on
 
 
 class Monotonic:
@@ -35,10 +35,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
     return clock
 
 
-def lease(renewed: str | None, state: str = "", message: str = "") -> dict[str, Any]:
+def lease(
+    renewed: str | None, state: str = "", message: str = "", tasks: str | None = None, holder: str = "w/1"
+) -> dict[str, Any]:
     annotations = {meta.AGENT_STATE_ANNOTATION: state, meta.AGENT_MESSAGE_ANNOTATION: message}
+    if tasks is not None:
+        annotations[meta.ACTIVE_TASKS_ANNOTATION] = tasks
     metadata = {"namespace": "n", "name": "workspace-w", "annotations": annotations}
-    return {"metadata": metadata, "spec": {"renewTime": renewed} if renewed else {}}
+    return {"metadata": metadata, "spec": {"renewTime": renewed, "holderIdentity": holder} if renewed else {}}
 
 
 def test_without_a_renewal_the_agent_is_waited_for(clock: Monotonic) -> None:
@@ -99,6 +103,74 @@ def test_a_wiped_renewal_is_not_the_new_instances(clock: Monotonic) -> None:
     assert book.put(lease(None))
     assert not book.serving(workspace()).answers
     assert book.expires_in(workspace()) is None
+
+
+# -- tasks that the agent reports --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks", "at_work"),
+    [
+        ("0", 0, False),
+        ("1", 1, True),
+        ("17", 17, True),
+        (None, None, None),
+        ("", None, None),
+        ("-1", None, None),
+        ("1.5", None, None),
+        ("none", None, None),
+        ("\u0661", None, None),
+        ("9" * 5000, None, None),
+    ],
+)
+def test_a_number_of_tasks_that_makes_no_sense_is_unknown_and_not_none(
+    text: str | None, tasks: int | None, at_work: bool | None
+) -> None:
+    """I-22."""
+    report = report_on(lease("1", tasks=text))
+    assert report is not None
+    assert (report.tasks, report.at_work) == (tasks, at_work)
+
+
+def test_only_the_first_task_and_the_end_of_the_last_wake_a_pass(clock: Monotonic) -> None:
+    book = LeaseBook()
+    woken = []
+    for mark, tasks in enumerate(("0", "0", "1", "2", "1", "0", "0", None, "0")):
+        clock.now += 10
+        woken.append(book.put(lease(str(mark), tasks=tasks)))
+    assert woken == [True, False, True, False, False, True, False, True, True]
+
+
+def test_when_the_agent_last_had_a_task_and_since_when_that_is_known(clock: Monotonic) -> None:
+    """I-22: time in which nobody was told is not time without a task."""
+    book = LeaseBook()
+
+    def told(tasks: str | None, holder: str = "w/1", after: float = 10) -> tuple[float | None, float | None]:
+        clock.now += after
+        book.put(lease(str(clock.now), tasks=tasks, holder=holder))
+        renewal = book.renewal(workspace())
+        assert renewal is not None
+        return renewal.counted_since, renewal.worked_at
+
+    assert told("0") == (1010, None), "what it did before is not known"
+    assert told("2") == (1010, 1020)
+    assert told("0") == (1010, 1030), "it had one until now"
+    assert told("0") == (1010, 1030)
+    assert told(None) == (None, 1030)
+    assert told("0") == (1060, 1030)
+    assert told("0", after=serving.LEASE_EXPIRY + 1) == (1241, None), "after a silence"
+    assert told("0", holder="w/2") == (1251, None), "another instance"
+
+
+def test_a_silent_agent_and_a_previous_incarnation_tell_nothing_of_tasks(clock: Monotonic) -> None:
+    """I-22."""
+    book = LeaseBook()
+    assert book.renewal(workspace()) is None
+    book.put(lease("1", tasks="0"))
+    successor = workspace().model_copy(update={"status": workspace().status.model_copy(update={"incarnation": 2})})
+    assert book.renewal(workspace()) is not None and book.renewal(successor) is None
+    clock.now += serving.LEASE_EXPIRY + 1
+    assert book.renewal(workspace()) is None
 
 
 @pytest.mark.parametrize(

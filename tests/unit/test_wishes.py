@@ -6,14 +6,16 @@ import base64
 from typing import Any, cast
 
 import pytest
-from tests.unit.kit import FakeKube, workspace, workspace_class
+from tests.unit.kit import NOW, FakeKube, body, workspace, workspace_class
 from tests.unit.test_loops import SlowBackend, metered
 
 from workspace_operator.api.reasons import Reason
-from workspace_operator.api.workspace import Workspace
+from workspace_operator.api.states import EffectiveReason
+from workspace_operator.api.workspace import IdleStatus, Workspace, WorkspaceStatus
 from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
 from workspace_operator.kube.client import KubeClient, KubeError, NotFound, _error
 from workspace_operator.lifecycle.facts import Goal, Wish
+from workspace_operator.reconcile.activity import NOTHING, Activity
 from workspace_operator.reconcile.references import environment
 from workspace_operator.reconcile.store import Store
 from workspace_operator.reconcile.wishes import no_class, parameters_of, template_of, wish_of
@@ -91,11 +93,42 @@ def test_a_class_that_freezes_asks_only_backends_that_can() -> None:
         ({"updatePolicy": "Automatic"}, True),
         ({"provisionTimeout": "1m"}, True),
         ({"parentRef": {"name": "p"}}, True),
+        ({"idle": {"pauseAfter": "5m"}}, True),
     ],
 )
 def test_what_takes_a_new_instance(spec: dict[str, Any], same: bool) -> None:
     """I-84: and what does not."""
     assert (parameters_of(workspace()) == parameters_of(workspace(**spec))) is same
+
+
+def test_how_an_agent_is_probed_and_how_much_it_is_given_takes_no_new_instance() -> None:
+    """I-84."""
+    plain, other = {"port": 8080}, {"port": 8080, "probe": "TCP", "maxConcurrentTasks": 5}
+    assert parameters_of(workspace(agent=plain)) == parameters_of(workspace(agent=other))
+
+
+@pytest.mark.parametrize(
+    ("spec", "fingerprint"),
+    [
+        ({"agent": {"port": 8080}}, "ea88888b85c4-e3b0c44298fc"),
+        (
+            {
+                "command": ["c"],
+                "args": ["d"],
+                "env": [{"name": "A", "value": "b"}],
+                "envFrom": [{"secretRef": {"name": "s"}, "prefix": "P_"}],
+                "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+                "storage": {"mountPath": "/data"},
+                "agent": {"port": 9000, "probe": "Lease"},
+                "restartToken": "t",
+            },
+            "886515cc696a-e3b98a4da31a",
+        ),
+    ],
+)
+def test_an_upgrade_of_the_operator_changes_no_fingerprint(spec: dict[str, Any], fingerprint: str) -> None:
+    """I-84: else all that runs would be due for a restart. The texts are those of the first release."""
+    assert parameters_of(workspace(**spec)).text == fingerprint
 
 
 def test_removing_the_restart_token_asks_for_nothing() -> None:
@@ -109,6 +142,67 @@ def test_defaults_of_the_class_fill_what_is_not_set() -> None:
     class_ = workspace_class("c", resources={"default": {"cpu": "500m", "memory": "1Gi"}})
     template = template_of(workspace(resources={"limits": {"memory": "2Gi"}}), class_)
     assert (template.cpu, template.memory) == (0.5, 2 * 2**30)
+
+
+# -- idle --------------------------------------------------------------------------------------------------------------
+
+IDLE = {"idle": {"pauseAfter": "5m"}}
+ASLEEP, AWAKE = Goal.PAUSED, Goal.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("spec", "activity", "goal"),
+    [
+        pytest.param(IDLE, NOTHING, ASLEEP, id="01 it stays paused"),
+        pytest.param(IDLE, Activity(wakers=1), AWAKE, id="02 a delegation that may wake it"),
+        pytest.param(IDLE, Activity(wakers=100), AWAKE, id="03 a hundred"),
+        pytest.param(IDLE, Activity(in_flight=1), AWAKE, id="04 one that may have been sent"),
+        pytest.param(IDLE, Activity(last=NOW), ASLEEP, id="05 one that is over"),
+        pytest.param({}, NOTHING, AWAKE, id="06 spec.idle is removed"),
+        pytest.param({"idle": {"pauseAfter": "720h"}}, NOTHING, ASLEEP, id="07 raising pauseAfter does not wake"),
+        pytest.param({**IDLE, "restartToken": "t"}, NOTHING, AWAKE, id="08 a new restart token"),
+        pytest.param({**IDLE, "restartToken": "known"}, NOTHING, ASLEEP, id="09 one that was honoured"),
+        pytest.param({**IDLE, "desiredState": "Stopped"}, NOTHING, Goal.STOPPED, id="10 its own wish is lower"),
+    ],
+)
+def test_what_wakes_a_workspace_that_was_paused_for_being_idle(
+    spec: dict[str, Any], activity: Activity, goal: Goal
+) -> None:
+    """I-22, I-30: by status alone; the wish in spec stays as it is."""
+    asked = _paused_for_being_idle(workspace(**spec))
+    wish = wish_of(asked, workspace_class(), BACKEND, Store(), activity)
+    assert wish.goal is goal
+    assert (wish.effective_reason is EffectiveReason.IDLE_TIMEOUT) is (goal is ASLEEP)
+    assert wish.effective_state == goal.value
+
+
+def _paused_for_being_idle(asked: Workspace) -> Workspace:
+    idle = IdleStatus(last_task_time="2030-01-01T00:00:00Z", paused_time="2030-01-01T00:05:00Z")
+    return asked.model_copy(update={"status": WorkspaceStatus(idle=idle, restart_token="known")})
+
+
+@pytest.mark.parametrize(
+    ("parent", "reason"), [("Paused", "Parent"), ("Stopped", "Parent"), ("Running", "IdleTimeout")]
+)
+def test_a_parents_wish_comes_before_idleness(parent: str, reason: str) -> None:
+    """I-12: only what would run is idle."""
+    store = Store()
+    store.put(body("p", desiredState=parent))
+    asked = _paused_for_being_idle(workspace(parentRef={"name": "p"}, **IDLE))
+    assert wish_of(asked, workspace_class(), BACKEND, store).effective_reason == reason
+
+
+def test_an_idle_parent_pauses_no_child() -> None:
+    """I-12, I-29: only what a parent's owner wishes lowers its children."""
+    store, parent = Store(), body("p", **IDLE)
+    parent["status"] = {
+        "effectiveState": "Paused",
+        "effectiveReason": "IdleTimeout",
+        "idle": {"lastTaskTime": "2030-01-01T00:00:00Z", "pausedTime": "2030-01-01T00:05:00Z"},
+    }
+    store.put(parent)
+    wish = wish_of(workspace(parentRef={"name": "p"}), workspace_class(), BACKEND, store)
+    assert (wish.goal, wish.effective_reason, wish.blocked) == (Goal.RUNNING, EffectiveReason.USER, None)
 
 
 # -- references --------------------------------------------------------------------------------------------------------

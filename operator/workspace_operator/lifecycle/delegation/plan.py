@@ -18,7 +18,7 @@ RECHECK = timedelta(minutes=5)  # how often one that waits for others is looked 
 CANCEL_PATIENCE = timedelta(seconds=30)  # for an agent's answer to a cancel
 EXPIRY_PATIENCE = timedelta(seconds=10)  # the same at the deadline; so much later it is over at the latest
 SOON = timedelta(milliseconds=100)
-_MAY_STICK = (DelegationPhase.DISPATCHED, DelegationPhase.WORKING)
+_MAY_STICK = (DelegationPhase.WORKING,)  # before, nobody could have heard of it: what waited for long was not silent
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def plan(situation: Situation) -> Decision:
     return Decision(row, phase, reason, message, _wake_in(row, situation))
 
 
-def cancel_by(wished: datetime, goal: Goal) -> datetime:
-    """Until when a cancel that was wished at a time waits for the agent's answer."""
-    return wished + (EXPIRY_PATIENCE if goal is Goal.EXPIRE else CANCEL_PATIENCE)
+def cancel_by(wished: datetime, deadline: datetime) -> datetime:
+    """Until when a cancel that was wished at a time, whatever for, waits for the agent's answer."""
+    return min(wished + CANCEL_PATIENCE, max(wished, deadline) + EXPIRY_PATIENCE)
 
 
 def last_sign(s: Situation) -> datetime:

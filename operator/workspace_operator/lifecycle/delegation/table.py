@@ -78,7 +78,7 @@ def _rows(goal: Goal, *entries: _Entry) -> tuple[Row, ...]:
 
 
 _FOLLOWING: tuple[_Entry, ...] = (
-    ((_S.UNSURE, *_KNOWN), _G.GONE, Step.FINISH, _P.FAILED, None),
+    (_KNOWN, _G.GONE, Step.FINISH, _P.FAILED, None),
     *(
         ((sight,), guard, Step.WAIT, _PHASE_OF[sight], _REASON_OF[sight])
         for guard in (_G.UNDER_WAY, _G.RESTING)
@@ -87,6 +87,7 @@ _FOLLOWING: tuple[_Entry, ...] = (
     *(((sight,), _G.HINDERED, Step.WAIT, _PHASE_OF[sight], None) for sight in _KNOWN),
     *(((sight,), _G.ALWAYS, Step.FOLLOW, _PHASE_OF[sight], _REASON_OF[sight]) for sight in _KNOWN),
     ((_S.SUCCEEDED,), _G.ALWAYS, Step.FINISH, _P.COMPLETED, _R.COMPLETED),
+    ((_S.CANCELED,), _G.CANCEL_OVER, Step.FINISH, _P.CANCELLED, _R.CANCELLED),  # the wish was taken back too late
     ((_S.FAILED, _S.CANCELED), _G.ALWAYS, Step.FINISH, _P.FAILED, _R.TASK_FAILED),
     ((_S.REFUSED, _S.UNUSABLE), _G.ALWAYS, Step.FINISH, _P.FAILED, None),
 )
@@ -136,7 +137,7 @@ def _ending(goal: Goal, phase: DelegationPhase, reason: Reason) -> tuple[Row, ..
         ((_S.FAILED,), _G.ALWAYS, Step.FINISH, _P.FAILED, _R.TASK_FAILED),
         ((_S.UNUSABLE,), _G.ALWAYS, Step.FINISH, _P.FAILED, None),
         ((_S.CANCELED, _S.REFUSED), _G.ALWAYS, Step.FINISH, phase, reason),
-        (told, _G.GONE, Step.FINISH, phase, reason),
+        (_KNOWN, _G.GONE, Step.FINISH, phase, reason),
         ((_S.SENDING, *told), _G.CANCEL_OVER, Step.FINISH, phase, reason),
         ((_S.SENDING,), _G.ALWAYS, Step.WAIT, None, _R.CANCELLING),
         (told, _G.UNDER_WAY, Step.WAIT, None, _R.CANCELLING),

@@ -28,6 +28,9 @@ MAX_STEPS = 6
 UNWRITTEN = 1.0  # seconds that a task in flight goes without a status write: most are over before
 _FLYING = (DelegationPhase.DISPATCHED, DelegationPhase.WORKING)
 _WARNED = (DelegationPhase.FAILED, DelegationPhase.STUCK)
+#: Of workspaces and classes that are neither its sender nor its target: no change of theirs wakes it.
+_OF_OTHERS = (Reason.PARENT_NOT_FOUND, Reason.PARENT_CYCLE, Reason.CLASS_NOT_FOUND)
+_LOOKED_UP_AGAIN = timedelta(seconds=10)
 
 
 class DelegationReconciler:
@@ -81,7 +84,7 @@ class DelegationReconciler:
                 return _earlier(decision.wake_in, timedelta(seconds=left))
             await run.write(report.report(s, decision))
         self._announce(run, before, decision)
-        return decision.wake_in
+        return _earlier(decision.wake_in, _LOOKED_UP_AGAIN) if decision.reason in _OF_OTHERS else decision.wake_in
 
     def _place(self, run: Run, s: Situation, decision: Decision) -> None:
         """Keep the place while the agent is busy with it; else let the next one go."""
@@ -136,12 +139,18 @@ class DelegationReconciler:
             self._desk.wake(key)
 
     def _announce(self, run: Run, before: DelegationPhase | None, decision: Decision) -> None:
-        if decision.phase is before:
+        """Tell of a new phase, in the words that were written: the decision may be about what follows them."""
+        finished = next((c for c in run.record.conditions if c.type == ConditionType.FINISHED), None)
+        if decision.phase is before or finished is None:
             return
-        log.info("delegation %s → %s: %s", before or "New", decision.phase, decision.message)
+        log.info("delegation %s → %s: %s", before or "New", decision.phase, finished.message)
         if decision.phase in _WARNED:
             self._desk.events.post(
-                run.delegation.metadata, "Delegation", reason=decision.reason, message=decision.message, warning=True
+                run.delegation.metadata,
+                "Delegation",
+                reason=Reason(finished.reason),
+                message=finished.message,
+                warning=True,
             )
 
 

@@ -94,6 +94,7 @@ async def cancel(run: Run, s: Situation, decision: Decision) -> None:
     """Tell the agent to give the task up (I-71)."""
     assert run.record.task is not None, "a task that is seen is on record"
     if run.address is not None:
+        run.talk.target_uid = run.record.task.target_uid
         run.desk.errands.cancel(run.uid, run.key, run.address, run.record.task.id)
 
 

@@ -55,7 +55,7 @@ def wish_of(delegation: Delegation, talk: Talk, store: Store, now: datetime, gon
         hindrance=hindrance,
         gone=gone if gone is not None and gone.reason == Reason.TARGET_GONE else moved_on(delegation, target),
         cancelled=gone if gone is not None and gone.reason == Reason.SOURCE_GONE else None,
-        cancel_by=cancel_by(talk.cancel_since, goal) if cancelling and talk.cancel_since else None,
+        cancel_by=cancel_by(talk.cancel_since, deadline) if cancelling and talk.cancel_since else None,
     )
 
 
@@ -127,6 +127,8 @@ def hindrance_of(delegation: Delegation, target: Entry | None) -> Failure | None
         return None
     if target.phase in (None, "Pending", "Starting", "Restarting"):
         return _failure(Reason.TARGET_STARTING, f"{name} is starting; the task is sent when its agent answers.")
+    if target.phase == "Running" and seen.endpoint is None:
+        return _failure(Reason.TARGET_NOT_READY, f"{name} runs without an agent; set its spec.agent.")
     return _failure(Reason.TARGET_NOT_READY, f"{name} is {target.phase}, and its agent does not answer.")
 
 
