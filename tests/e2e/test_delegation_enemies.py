@@ -16,7 +16,7 @@ from controlplane.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE = 8  # seconds
+DEADLINE = 6  # seconds
 MEMORY = 150 * 1024 * 1024  # bytes more than before, while all of them answer at once
 
 #: What each does (``tests/support/hostile.py``), and what its delegation says in the end.

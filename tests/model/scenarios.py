@@ -42,8 +42,10 @@ CONFIGS = (
            edits=("Paused", "Running", "idle"), patient=False, credentials=False),
     Config("idle, a task, calls fail and things come to grief", pause_after=100, task_budget=1, edits=(), edit_budget=0,
            faults=("verb", "read", "silent", "exits", "references"), patient=False),
-    Config("idle, a task, and the operator crashes", pause_after=100, task_budget=1, edits=("token",),
+    Config("idle, a task, and the operator crashes", pause_after=100, task_budget=1, edits=(), edit_budget=0,
            faults=("crash",), patient=False),
+    Config("idle, edits, and the operator crashes", pause_after=100, edits=("token", "Paused", "Running"),
+           edit_budget=1, faults=("crash",), patient=False),
     Config("idle, freezing with a token", pause_after=100, task_budget=1, freeze=True, edits=(), edit_budget=0,
            faults=("verb", "crash"), patient=False),
 )  # fmt: skip

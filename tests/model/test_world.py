@@ -22,6 +22,7 @@ from workspace_operator.api.states import Reading
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.table import TABLE, Guard, Row
 
+pytestmark = pytest.mark.timeout(900)  # two minutes on two idle cores
 LINES: list[str] = []  # for the terminal summary
 
 

@@ -38,7 +38,7 @@ def delegation_class(cluster: Cluster, directory: Path, name: str = CLASS, **spe
     for image, module in _PROGRAMS.items():
         env = [{"name": "PYTHONPATH", "value": f"{ROOT}:{ROOT / 'operator'}"}]
         process["images"].append({"name": image, "command": [sys.executable, "-m", module], "env": env})
-    spec = {"stopGracePeriod": "2s", "observeInterval": "2s", **spec}
+    spec = {"stopGracePeriod": "1s", "observeInterval": "2s", **spec}
     Fleet(cluster, "default").apply(workspace_class(name, process=process, **spec))
     return name
 
@@ -168,6 +168,8 @@ class Tasks:
 
     def wait_phase(self, name: str, *phases: str, seconds: float = 60) -> Object:
         """Until it is in one of the phases; its status."""
+        if len(phases) == 1:
+            return self._wait(name, "{.status.phase}", phases[0], seconds)
         return dict(
             until(
                 lambda: (status := self.status(name)).get("phase") in phases and status,
@@ -176,24 +178,20 @@ class Tasks:
             )
         )
 
-    def wait_reason(self, name: str, reason: str, seconds: float = 60) -> Object:
-        return dict(
-            until(
-                lambda: (c := self.condition(name)).get("reason") == reason and c,
-                seconds,
-                lambda: f"{name}: {self.condition(name)}",
-            )
-        )
-
     def wait_queued(self, name: str, reason: str, seconds: float = 60) -> Object:
         """Until it waits for this reason; its status."""
-        return dict(
-            until(
-                lambda: (status := self.status(name)).get("queuedReason") == reason and status,
-                seconds,
-                lambda: f"{name}: {self.status(name)}",
-            )
-        )
+        return self._wait(name, "{.status.queuedReason}", reason, seconds)
+
+    def wait_reason(self, name: str, reason: str, seconds: float = 60) -> Object:
+        """Until the condition Finished has this reason; its status."""
+        return self._wait(name, "{.status.conditions[?(@.type=='Finished')].reason}", reason, seconds)
+
+    def _wait(self, name: str, path: str, value: str, seconds: float) -> Object:
+        """One watch, which costs less than asking again and again."""
+        wish = (f"--for=jsonpath={path}={value}", f"delegation/{name}", f"--timeout={seconds:.0f}s")
+        said = self._fleet.kubectl("wait", *wish, timeout=seconds + 10, check=False)
+        assert "condition met" in said, f"{name} is not {value}: {said} {self.status(name)}"
+        return self.status(name)
 
     def wait_over(self, *names: str, seconds: float = 60) -> None:
         """As a person waits."""

@@ -50,7 +50,8 @@ def expect(s: State, start: State) -> None:
         raise Violation("it could have been delivered before its deadline, and was not (I-60)")
     if reason in ("Cancelled", "DeadlineExceeded", "SourceGone") and soonest < _patience_ends(start):
         outcome = (s.status.get("cancellation") or {}).get("outcome")
-        if s.alive and outcome == "Unanswered":
+        findable = s.config.lists or s.known_task() is not None
+        if s.alive and outcome == "Unanswered" and findable:
             raise Violation("a task that could have been cancelled goes on at the agent (I-71)")
 
 

@@ -60,7 +60,7 @@ class Explorer:
     def __init__(self, config: Config, limit: int = 200_000) -> None:
         self.found = Found(config)
         self._limit = limit
-        self._machine = Machine()
+        self._machine = Machine(config)
         self._calm: set[Any] = set()
         self._parents: dict[Any, tuple[Any, str]] = {}
 

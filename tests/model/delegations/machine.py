@@ -24,6 +24,7 @@ from tests.model.delegations.world import (
     NAMESPACE,
     TARGET,
     UID,
+    Config,
     Errand,
     State,
     body,
@@ -284,12 +285,13 @@ def _config_map() -> Object:
 class Machine:
     """Runs passes and errands; the modules' monotonic clock shows the model's time."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
         self.loop = asyncio.new_event_loop()
         self.monotonic = BOOTED
         clock = SimpleNamespace(monotonic=lambda: self.monotonic)
         room = "workspace_operator.reconcile.delegation"
         self._patches = [mock.patch(f"{room}.{module}.time", clock) for module in ("steps", "reconciler")]
+        self._patches.append(mock.patch(f"{room}.reconciler.UNWRITTEN", config.unwritten))
         for patch in self._patches:
             patch.start()
 

@@ -50,6 +50,11 @@ class Config:
     stuck_after: int = 60
     ttl: int = 5
 
+    @property
+    def unwritten(self) -> float:
+        """Seconds that a task in flight goes without a status write; only a crash or a failed write may lose it."""
+        return UNWRITTEN if {"crash", "api"} & set(self.faults) else 0.0
+
 
 @dataclass(frozen=True)
 class Task:
@@ -318,7 +323,7 @@ def _talk_key(s: State) -> tuple[Any, ...] | None:
         not_before if not_before > s.now else None,
         talk.cancellation.outcome if talk.cancellation is not None else None,
         since_epoch(talk.cancel_since) if talk.cancel_since is not None else None,
-        max(talk.claimed + UNWRITTEN - BOOTED, s.now) if talk.claimed else None,
+        max(talk.claimed + s.config.unwritten - BOOTED, s.now) if talk.claimed else None,
     )
 
 

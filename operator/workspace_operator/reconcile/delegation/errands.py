@@ -40,6 +40,7 @@ class Talk:
     attempt: int = 0  # number of the latest sending
     undelivered: bool = False  # provably
     doubt: bool = False  # a sending's fate was unknown at some time
+    counted: bool = False  # the double that this doubt may make is on record
     blind: bool = False  # the latest sending was begun while one before it was in doubt
     failed: Failure | None = None  # why the latest sending failed
     refused: Failure | None = None
@@ -208,6 +209,7 @@ class Errands:
         """Whatever it was, nothing is known of the task."""
         if kind is Step.SEND:
             metrics.SENDINGS.labels("unknown").inc()
+            talk.counted = False
         talk.unanswered += 1
         talk.cannot_ask = talk.cannot_ask or (kind is Step.ASK and talk.unanswered >= _ASKED_ENOUGH)
         rest = min(_REST_LONGEST, _REST_FIRST * 2 ** min(talk.unanswered - 1, 10))

@@ -60,10 +60,11 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
         run.desk.book.leave(run.key, run.entry.target)
         return
     run.talk.doubt = run.talk.doubt or not run.talk.undelivered
-    again = run.talk.doubt or is_lost(s)
+    again = (run.talk.doubt and not run.talk.counted) or is_lost(s)
     run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
     run.record = report.sent(run.record, run.talk.attempt, again=again)
     if again:
+        run.talk.counted = True
         metrics.RESENDS.inc()
         await run.write(run.record)
     run.talk.target_uid = run.target.uid if run.target is not None else ""
@@ -73,7 +74,7 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
 
 async def ask(run: Run, s: Situation, decision: Decision) -> None:
     """Ask the agent whether it has the message. What it lists is what it has now: doubt stays, and is counted."""
-    run.talk.doubt = True
+    run.talk.doubt, run.talk.counted = True, False
     message = await _message(run)
     run.desk.book.line(run.entry.target).fly(run.key, run.entry.source)
     if run.address is not None:
