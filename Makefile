@@ -9,8 +9,8 @@ READY := .venv/.ready-$(shell cat deploy/lock/dev.txt pyproject.toml 2>/dev/null
 demo: $(READY)  ## Run the whole product on this machine and watch it work
 	@$(PY) -m demo
 
-test: $(READY)  ## Run every test, on a real API server and a real Docker engine
-	@$(PY) -m controlplane binaries
+test: $(READY)  ## Run every test, on a real API server, a real Docker engine and a real node
+	@$(PY) -m controlplane binaries --nodes --fake-nodes
 	@$(PY) -m pytest $(ARGS)
 
 ##@ Working on it
@@ -52,9 +52,13 @@ lock: $(READY)  ## Resolve the locked versions anew
 	$(PY) -m uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -q -c deploy/lock/dev.txt -o deploy/lock/runtime.txt
 
 ##@ A local cluster to play with
-cluster: $(READY)  ## Start a control plane in .run/cluster with the CRDs applied
-	@$(PY) -m controlplane start
+cluster: $(READY)  ## Start a control plane in .run/cluster with the CRDs applied (NODES=1, FAKE_NODES=100)
+	@$(PY) -m controlplane start --nodes $(or $(NODES),0) --fake-nodes $(or $(FAKE_NODES),0)
 	@$(PY) -m controlplane kubectl apply -f crds/ -f deploy/base/
+ifneq ($(or $(NODES),0),0)
+	@$(PY) deploy/agent/image.py --save .run/agent.tar
+	@$(PY) -m controlplane load .run/agent.tar
+endif
 
 cluster-stop: $(READY)  ## Stop it and leave nothing behind
 	@$(PY) -m controlplane stop
@@ -63,7 +67,7 @@ run: $(READY)  ## Run the operator in the foreground against $$KUBECONFIG, or th
 	@PATH="$$PWD/.venv/bin:$$PATH" KUBECONFIG=$${KUBECONFIG:-.run/cluster/kubeconfig} $(PY) -m workspace_operator run --listen-port 0
 
 image: $(READY)  ## Build the reference agent's image with the Docker engine
-	@$(PY) deploy/agent/image.py
+	@$(PY) deploy/agent/image.py $(ARGS)
 
 install: $(READY)  ## Make .venv with the locked versions
 

@@ -12,10 +12,13 @@ import docker
 import pytest
 from tests.support.fleet import Fleet, workspace_class
 from tests.support.operator import ROOT, Operator
+from tests.support.pods import Space
 
 from controlplane.cluster import LocalCluster
 from controlplane.engine import DockerEngine
+from controlplane.fakenodes import FakeNodes
 from controlplane.kubectl import Cluster
+from controlplane.nodes import Node, Nodes
 
 Say = Callable[[str], None]
 PYTHON = sys.executable
@@ -70,6 +73,49 @@ def agent_image(engine: DockerEngine, say: Say) -> str:
     finally:
         client.close()
     return str(image.TAG)
+
+
+@pytest.fixture(scope="session")
+def nodes(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Nodes]:
+    """What a test may add nodes of its own to; they live as long as the cluster does."""
+    obstacle = Nodes.available()
+    if obstacle is not None:
+        pytest.fail(f"no node can be had here: {obstacle}")
+    with Nodes(cluster, tmp_path_factory.mktemp("nodes") / "n", say=say) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def agent_archive(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Path:
+    """The reference agent's image as a file, for nodes."""
+    import image
+
+    archive = tmp_path_factory.mktemp("image") / "agent.tar"
+    image.save(archive, say=say)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def node(nodes: Nodes, agent_archive: Path) -> Node:
+    """A node on which pods of the reference agent run, and of images.BUSYBOX_TAG."""
+    added = nodes.add()
+    added.load(agent_archive)
+    return added
+
+
+@pytest.fixture
+def space(cluster: LocalCluster) -> Iterator[Space]:
+    """A namespace of the test's own for pods made by hand; they are gone afterwards."""
+    made = Space(cluster, f"pods-{next(_serial)}")
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def fake_nodes(cluster: LocalCluster, say: Say) -> Iterator[FakeNodes]:
+    """Ten nodes for 1000 pods each, of which none runs; for pods that ask for them."""
+    with FakeNodes(cluster, 10, say=say) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Builds the reference agent's image from what is installed here: `python deploy/agent/image.py`.
+"""Builds the reference agent's image from what is installed here: `make image`.
 
 Nothing is pulled and no builder is needed: the running interpreter, the agent's dependency closure and the
-shared libraries of both go into one tar, which the engine imports. The result has no shell.
+shared libraries of both go into one archive, which an engine or a node loads. The result has no shell.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ import docker.errors
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from controlplane import images
+
 TAG = "workspace-operator/reference-agent:dev"
 HASH_LABEL = "workspace-operator.dev/content-hash"
 # Part of the content hash: raise it when the way of building changes.
-RECIPE = "1"
+RECIPE = "2"
 ROOTS = ("a2a-sdk[http-server]", "uvicorn", "httpx")
 UID = 10001
 
@@ -70,17 +72,19 @@ TEXTS = {
 # A new named volume takes owner and mode from the directory it is mounted over.
 AGENT_DIRECTORIES = ("data", "workspace")
 
-CHANGES = (
-    "ENV PATH=/usr/local/bin",
-    f"ENV PYTHONPATH=/{SITE}",
-    "ENV PYTHONDONTWRITEBYTECODE=1",
-    "ENV LANG=C.UTF-8",
-    "ENV HOME=/tmp",
-    f"USER {UID}:{UID}",
-    "WORKDIR /tmp",
-    "EXPOSE 8080",
-    'ENTRYPOINT ["/usr/local/bin/python", "-m", "reference_agent"]',
-)
+CONFIG = {
+    "Env": [
+        "PATH=/usr/local/bin",
+        f"PYTHONPATH=/{SITE}",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "LANG=C.UTF-8",
+        "HOME=/tmp",
+    ],
+    "User": f"{UID}:{UID}",
+    "WorkingDir": "/tmp",  # noqa: S108 (in the image)
+    "ExposedPorts": {"8080/tcp": {}},
+    "Entrypoint": ["/usr/local/bin/python", "-m", "reference_agent"],
+}
 
 
 def build(client: docker.DockerClient, tag: str = TAG, say: Callable[[str], None] = print) -> str:
@@ -92,17 +96,27 @@ def build(client: docker.DockerClient, tag: str = TAG, say: Callable[[str], None
     if known is not None:
         say(f"{tag} is up to date ({time.monotonic() - started:.1f} s).")
         return known
+    with tempfile.TemporaryDirectory(prefix="reference-agent-") as scratch:
+        archive = Path(scratch) / "image.tar"
+        _make(files, digest, archive, tag, say)
+        with archive.open("rb") as content:
+            (image,) = client.images.load(content)
+    say(f"Built {tag}: {image.attrs['Size'] / 1e6:.0f} MB in {time.monotonic() - started:.1f} s.")
+    return str(image.id)
+
+
+def save(archive: Path, tag: str = TAG, say: Callable[[str], None] = print) -> None:
+    """The same image as a file, as `docker save` would make it, for nodes that no engine builds for."""
+    files = collect()
+    _make(files, content_hash(files), archive, tag, say)
+
+
+def _make(files: Files, digest: str, archive: Path, tag: str, say: Callable[[str], None]) -> None:
     say(f"Building {tag} from {len(files)} local files; this takes some seconds.")
     with tempfile.TemporaryDirectory(prefix="reference-agent-") as scratch:
-        archive = Path(scratch) / "rootfs.tar"
-        _write(_stage(files, Path(scratch) / "rootfs"), archive)
-        changes = [*CHANGES, f"LABEL {HASH_LABEL}={digest}"]
-        repository, _, version = tag.rpartition(":")
-        client.api.import_image(str(archive), repository=repository, tag=version, changes=changes)
-        size = archive.stat().st_size
-    image = client.images.get(tag)
-    say(f"Built {tag}: {size / 1e6:.0f} MB in {time.monotonic() - started:.1f} s.")
-    return str(image.id)
+        layer = Path(scratch) / "layer.tar"
+        _write(_stage(files, Path(scratch) / "rootfs"), layer)
+        images.write(archive, tag, layer, {**CONFIG, "Labels": {HASH_LABEL: digest}})
 
 
 def _known(client: docker.DockerClient, tag: str, digest: str) -> str | None:
@@ -204,7 +218,7 @@ def _shared_libraries(binaries: list[Path]) -> Files:
 
 def content_hash(files: Files) -> str:
     """Changes when any input or the recipe changes; no result need be compiled or stripped to know it."""
-    total = hashlib.sha256(repr((RECIPE, CHANGES, TEXTS, AGENT_DIRECTORIES, shutil.which("strip"))).encode())
+    total = hashlib.sha256(repr((RECIPE, CONFIG, TEXTS, AGENT_DIRECTORIES, shutil.which("strip"))).encode())
     for name in sorted(files):
         with files[name].open("rb") as content:
             total.update(f"{name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
@@ -275,7 +289,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the reference agent's image from local files only.")
     parser.add_argument("--host", help="the engine's address, such as unix:///run/docker.sock")
     parser.add_argument("--tag", default=TAG)
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write an archive for `controlplane load` instead")
     arguments = parser.parse_args()
+    if arguments.save is not None:
+        save(arguments.save, arguments.tag)
+        return 0
     try:
         client = docker.DockerClient(base_url=arguments.host) if arguments.host else docker.from_env()
         print(build(client, arguments.tag))

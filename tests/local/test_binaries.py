@@ -93,17 +93,46 @@ def test_kubectl_on_path_is_the_last_resort(bare: Path, monkeypatch: pytest.Monk
     assert "no build from source" in heard
 
 
-def test_a_build_serves_where_the_release_is_out_of_reach(
-    bare: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
-) -> None:
-    def build(names: list[str], _version: str, cache: Path, _say: Say) -> dict[str, Path]:
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Make every build succeed; returns what is built, one list for each build."""
+    done: list[list[str]] = []
+
+    def build(names: list[str], _module: gobuild.Module, cache: Path, _say: Say) -> dict[str, Path]:
+        done.append(list(names))
         program(cache, *names)
         return {name: cache / name for name in names}
 
-    program(bare / "path", "etcd")
     monkeypatch.setattr(gobuild, "build", build)
+    return done
+
+
+def test_a_build_serves_where_the_release_is_out_of_reach(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    built = builds(monkeypatch)
+    program(bare / "path", "etcd")
     assert binaries.ensure(heard).kube_apiserver.parent == binaries.cache_directory()
     assert [line for line in heard.lines if line.startswith("downloading")] == heard.lines[:1]
+    assert built == [list(binaries.KUBERNETES)]
+
+
+def test_with_nodes_everything_is_built_in_one_go(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = builds(monkeypatch)
+    assert binaries.ensure_nodes().kubelet == binaries.cache_directory() / "kubelet"
+    assert built == [[*binaries.KUBERNETES, *binaries.NODES]]
+    program(bare / "path", "etcd")
+    binaries.ensure()
+    assert len(built) == 1
+
+
+def test_what_nodes_need_is_built_only_for_nodes(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = builds(monkeypatch)
+    program(binaries.cache_directory(), *ALL)
+    binaries.ensure()
+    assert built == []
+    assert binaries.ensure_kwok().parent.name == f"kwok-{binaries.KWOK_VERSION}"
+    assert binaries.ensure_kwok().name == "kwok"
+    assert built == [["kwok"]]
 
 
 def test_one_sentence_lists_the_options_when_no_source_works(bare: Path, heard: Heard) -> None:
@@ -168,7 +197,13 @@ def test_a_download_cut_short_leaves_no_binary(bare: Path, release: Path, heard:
     assert not (binaries.cache_directory() / "kubectl").exists()
 
 
-def test_the_build_is_pinned_to_the_version_that_is_downloaded() -> None:
-    pinned = (gobuild.WORKSPACE / "go.mod").read_text()
-    assert f"require k8s.io/kubernetes {binaries.VERSION}\n" in pinned
-    assert (gobuild.WORKSPACE / "go.sum").exists()
+@pytest.mark.parametrize(
+    ("module", "requirement"),
+    [
+        (gobuild.kubernetes(binaries.VERSION), f"require k8s.io/kubernetes {binaries.VERSION}\n"),
+        (gobuild.kwok(binaries.KWOK_VERSION), f"require sigs.k8s.io/kwok {binaries.KWOK_VERSION}\n"),
+    ],
+)
+def test_a_build_is_pinned_to_the_version_that_is_asked_for(module: gobuild.Module, requirement: str) -> None:
+    assert requirement in (module.workspace / "go.mod").read_text()
+    assert (module.workspace / "go.sum").exists()

@@ -1,4 +1,4 @@
-"""Finds kube-apiserver, kube-controller-manager, kubectl and etcd, and fetches or builds what is missing."""
+"""Finds Kubernetes' programs, etcd and kwok, and fetches or builds what is missing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from controlplane.processes import Say, say
 
 VERSION = "v1.36.3"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kubectl")
+# What a cluster with nodes needs in addition.
+NODES = ("kube-scheduler", "kubelet", "kube-proxy")
+KWOK_VERSION = "v0.8.0"
 _CONNECT_TIMEOUT = 5.0
 _OPTIONS = (
     "set KUBEBUILDER_ASSETS to a directory that has them, allow this machine the network (release downloads, "
@@ -55,26 +58,58 @@ class Binaries:
     etcd: Path
 
 
+@dataclass(frozen=True)
+class NodeBinaries:
+    """Paths of Kubernetes' own programs that a cluster with nodes needs in addition."""
+
+    kube_scheduler: Path
+    kubelet: Path
+    kube_proxy: Path
+
+
 def ensure(say: Say = say) -> Binaries:
     """Find every binary; fetch or build the missing ones, at most once per machine."""
-    found = search([*KUBERNETES, "etcd"], (from_assets,), say)
-    found |= search(_missing(KUBERNETES, found), (from_cache,), say)
-    wanted = _missing(KUBERNETES, found)
+    found = _kubernetes(KUBERNETES, say)
+    found |= search(["etcd"], (from_assets, from_path, from_cache), say)
+    if "etcd" not in found:
+        with _locked(cache_directory(), say):
+            found |= search(["etcd"], (from_path, from_cache, etcd_from_apt, etcd_from_index), say)
+    _require([*KUBERNETES, "etcd"], found)
+    return Binaries(found["kube-apiserver"], found["kube-controller-manager"], found["kubectl"], found["etcd"])
+
+
+def ensure_nodes(say: Say = say) -> NodeBinaries:
+    """Also what a cluster with nodes needs; what must be built is built in one go, together with the rest."""
+    found = _kubernetes((*KUBERNETES, *NODES), say)
+    _require(NODES, found)
+    return NodeBinaries(found["kube-scheduler"], found["kubelet"], found["kube-proxy"])
+
+
+def ensure_kwok(say: Say = say) -> Path:
+    """The program that plays fake nodes; always built, as its releases come without a checksum beside them."""
+    cache = _cache() / f"kwok-{KWOK_VERSION}"
+    found = search(["kwok"], (from_assets, lambda names, _say: _in(cache, names)), say)
+    if not found:
+        with _locked(cache, say):
+            found = _in(cache, ["kwok"]) or _built(["kwok"], gobuild.kwok(KWOK_VERSION), cache, say)
+    _require(["kwok"], found)
+    return found["kwok"]
+
+
+def _kubernetes(names: Sequence[str], say: Say) -> Found:
+    found = search(names, (from_assets, from_cache), say)
+    wanted = _missing(names, found)
     if wanted:
         with _locked(cache_directory(), say):
             # Another process may have built them while this one waited for the lock.
             found |= search(wanted, (from_cache, from_release, from_build, kubectl_from_path), say)
-    wanted = _missing(["etcd"], found)
-    if wanted:
-        found |= search(wanted, (from_path, from_cache), say)
-    wanted = _missing(["etcd"], found)
-    if wanted:
-        with _locked(cache_directory(), say):
-            found |= search(wanted, (from_path, from_cache, etcd_from_apt, etcd_from_index), say)
-    missing = _missing([*KUBERNETES, "etcd"], found)
+    return found
+
+
+def _require(names: Sequence[str], found: Found) -> None:
+    missing = _missing(names, found)
     if missing:
         raise BinariesMissing(f"cannot find or make {', '.join(missing)}: {_OPTIONS}")
-    return Binaries(found["kube-apiserver"], found["kube-controller-manager"], found["kubectl"], found["etcd"])
 
 
 def find_kubectl() -> Path:
@@ -97,8 +132,12 @@ def search(names: Sequence[str], sources: Sequence[Source], say: Say) -> Found:
 
 
 def cache_directory() -> Path:
+    return _cache() / f"kubernetes-{VERSION}"
+
+
+def _cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "workspace-operator" / f"kubernetes-{VERSION}"
+    return Path(base).expanduser() / "workspace-operator"
 
 
 def from_assets(names: Sequence[str], _say: Say) -> Found:
@@ -136,8 +175,12 @@ def from_release(names: Sequence[str], say: Say) -> Found:
 
 
 def from_build(names: Sequence[str], say: Say) -> Found:
+    return _built(names, gobuild.kubernetes(VERSION), cache_directory(), say)
+
+
+def _built(names: Sequence[str], module: gobuild.Module, cache: Path, say: Say) -> Found:
     try:
-        return gobuild.build(names, VERSION, cache_directory(), say)
+        return gobuild.build(names, module, cache, say)
     except (gobuild.BuildError, PackageError, OSError) as error:
         say(f"no build from source: {error}")
         return {}

@@ -6,10 +6,10 @@ import http.client
 import shutil
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controlplane import binaries, components, kubeconfig
+from controlplane import binaries, components, kubeconfig, network
 from controlplane.binaries import Binaries
 from controlplane.certificates import SERVING_NAMES, Authority, write_service_account_keys
 from controlplane.components import Layout, Ports
@@ -31,7 +31,7 @@ class PortTaken(ComponentDied):
 
 
 class LocalCluster(Cluster):
-    """A control plane without nodes.
+    """A control plane; nodes.py and fakenodes.py add nodes to it.
 
     `detached=True` lets it outlive this process; otherwise the kernel ends it with us, however we end. Any
     other LocalCluster on the same directory, in any process, can use and stop it.
@@ -98,6 +98,7 @@ class LocalCluster(Cluster):
         """Start it, or resume it on the data of an earlier run; a failure leaves nothing running."""
         if self.processes:
             raise ClusterError(f"a cluster runs in {self.directory} already; stop it first")
+        self._state.processes.clear()  # the dead of a killed owner say nothing about what is started now
         resumed = self._layout.state.exists()
         self._binaries = binaries.ensure(self._say)
         begin = time.monotonic()
@@ -113,11 +114,8 @@ class LocalCluster(Cluster):
 
     def stop(self, keep: bool = False) -> None:
         """End every process and remove the directory; with keep, a later start() resumes on its data."""
-        for component in reversed(_ORDER):
-            process = self._state.processes.pop(component, None)
-            if process is not None:
-                # Data that nobody will read again needs no orderly end.
-                process.end(grace=10 if keep else 0)
+        # Data that nobody will read again needs no orderly end.
+        self._end_all(grace=10 if keep else 0)
         # Only a directory that bears our mark is ours to remove.
         if not self._layout.state.exists():
             return
@@ -145,6 +143,36 @@ class LocalCluster(Cluster):
         time.sleep(downtime)
         self.start_apiserver()
 
+    # What nodes need of it
+
+    @property
+    def detached(self) -> bool:
+        return self._state.detached
+
+    def start_scheduler(self) -> None:
+        """Only a cluster with nodes has one: without nodes it would write into each pod that there are none."""
+        self.start_addition("kube-scheduler", components.scheduler(binaries.ensure_nodes(self._say), self._layout))
+
+    def start_addition(self, component: str, command: Sequence[str], **environment: str) -> None:
+        """Start one more program that ends with the cluster, unless it runs already."""
+        if not self._state.alive(component):
+            self._start(component, list(command), environment)
+
+    def stop_addition(self, component: str) -> None:
+        process = self._state.processes.pop(component, None)
+        if process is not None:
+            process.end()
+            self._state.save(self._layout.state)
+
+    def check_addition(self, component: str) -> None:
+        """Raise, with the end of its log, if it has ended."""
+        self._check(component)
+
+    def issue(self, directory: Path, name: str, names: Sequence[str]) -> None:
+        """Write a serving certificate under these names and addresses, its key, and the authority that signed it."""
+        Authority.load(self._layout.certificates, "ca").serving(names).write(directory, name)
+        shutil.copyfile(self.ca_file, directory / "ca.crt")
+
     # How
 
     @property
@@ -171,10 +199,12 @@ class LocalCluster(Cluster):
         self._layout.certificates.chmod(0o700)
         authority = Authority.load_or_create(self._layout.certificates, "ca")
         storage = Authority.load_or_create(self._layout.certificates, "etcd-ca")
-        names = (*SERVING_NAMES, *self._extra_names)
+        names = (*SERVING_NAMES, *network.hosts(), *self._extra_names)
         authority.serving(names).write(self._layout.certificates, "apiserver")
         storage.serving(("localhost", "127.0.0.1")).write(self._layout.certificates, "etcd")
         authority.client("admin", ("system:masters",)).write(self._layout.certificates, "admin")
+        kubelet_client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
+        kubelet_client.write(self._layout.certificates, "kubelet-client")
         write_service_account_keys(self._layout.certificates)
         components.write_authentication(self._layout)
 
@@ -195,11 +225,11 @@ class LocalCluster(Cluster):
                 if attempt == _PORT_ATTEMPTS:
                     raise ClusterError("no free ports could be had") from error
 
-    def _end_all(self) -> None:
-        for component in reversed(_ORDER):
-            process = self._state.processes.pop(component, None)
-            if process is not None:
-                process.end(grace=0)
+    def _end_all(self, grace: float = 0) -> None:
+        """The youngest first: each needs those that were started before it."""
+        while self._state.processes:
+            _component, process = self._state.processes.popitem()
+            process.end(grace)
 
     def _apiserver_command(self) -> list[str]:
         return components.apiserver(self._tools, self._layout, self._ports, self._state.bind_address)
@@ -208,11 +238,12 @@ class LocalCluster(Cluster):
         pair = Authority.load(self._layout.certificates, "ca").client("admin", ("system:masters",))
         kubeconfig.write(self.kubeconfig, self.server, self.ca_file.read_bytes(), kubeconfig.with_certificate(pair))
 
-    def _start(self, component: str, command: list[str]) -> None:
+    def _start(self, component: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._say(f"starting {component}")
         log = self._layout.log(component)
         log.unlink(missing_ok=True)
-        process = spawn(command, log, die_with_parent=not self._state.detached, directory=self.directory)
+        attached = not self._state.detached
+        process = spawn(command, log, die_with_parent=attached, environment=environment, directory=self.directory)
         self._state.processes[component] = process
         self._state.save(self._layout.state)
 

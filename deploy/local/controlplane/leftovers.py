@@ -1,10 +1,11 @@
-"""Removes everything a private Docker engine had: processes, containers, cgroups, mounts, bridges.
+"""Removes everything that a private Docker engine or nodes had: processes, containers, cgroups, mounts, bridges.
 
-It needs nothing but the engine's slot and directory, so it works on a crashed engine as on a running one.
+It needs nothing but the slot and the directory, so it works on a crashed engine or node as on a running one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ _PATIENCE = 15.0
 def remove(slot: Slot, directory: Path) -> None:
     """Kill first, then unmount, then delete: no step finds busy what an earlier one should have ended."""
     sockets = list(_shim_sockets(slot))
+    for machine in machines(slot):
+        machine.end(grace=0)
     _kill_everything(slot, directory)
     _unmount(slot.run)
     _unmount(directory)
@@ -33,6 +36,11 @@ def remove(slot: Slot, directory: Path) -> None:
     for cgroup in _cgroups(slot):
         _remove_cgroup(cgroup)
     network.release(slot)
+
+
+def machines(slot: Slot) -> list[Process]:
+    """The first processes of nodes (namespaces.py): none of them ends before all in its namespaces have."""
+    return [Process(**json.loads(file.read_text())) for file in slot.run.glob("*.init")]
 
 
 def forget_dead(slot: Slot) -> None:

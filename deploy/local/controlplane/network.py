@@ -1,4 +1,4 @@
-"""Claims a slice of network for one private Docker engine: a name, a bridge, and unused address ranges."""
+"""Claims a slice of network for one Docker engine or one cluster's nodes: a name, a bridge, unused addresses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from controlplane.processes import Process
 
 _RUN = Path("/run")
 _BLOCKS = list(ipaddress.IPv4Network("172.30.0.0/15").subnets(new_prefix=20))
+# A block has 16 ranges of 256 addresses: the bridge's own, one for each node's pods, and 8 for an engine's networks.
+NODES = 7
 
 
 class NoFreeBlock(Exception):
-    """All address blocks for private engines are in use."""
+    """All address blocks for private engines and nodes are in use."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One of 32 numbered places for a private engine.
+    """One of 32 numbered places for a private engine, or for the nodes of one cluster.
 
-    Everything an engine has outside its directory bears its slot's name: the bridge, the cgroup, and /run/NAME
+    Everything that either has outside its directory bears its slot's name: the bridge, the cgroup, and /run/NAME
     with its sockets (short, because a socket's path has 108 bytes at most).
     """
 
@@ -45,9 +47,21 @@ class Slot:
 
     @property
     def gateway(self) -> str:
-        """The engine's own address on its bridge, and the prefix of its default network."""
-        network = next(self._block.subnets(new_prefix=24))
-        return f"{network.network_address + 1}/24"
+        """This machine's own address on the bridge, and the prefix of the network on it."""
+        return f"{self._ranges[0].network_address + 1}/24"
+
+    @property
+    def host(self) -> str:
+        """The address under which containers and nodes reach this machine."""
+        return self.gateway.partition("/")[0]
+
+    def node_address(self, node: int) -> str:
+        """Of node 1 to NODES, on the bridge; the prefix is the bridge's."""
+        return str(self._ranges[0].network_address + 1 + node)
+
+    def pod_range(self, node: int) -> str:
+        """Where the pods of node 1 to NODES have their addresses."""
+        return str(self._ranges[node])
 
     @property
     def pool(self) -> str:
@@ -58,6 +72,10 @@ class Slot:
     def _block(self) -> ipaddress.IPv4Network:
         return _BLOCKS[self.number]
 
+    @property
+    def _ranges(self) -> list[ipaddress.IPv4Network]:
+        return list(self._block.subnets(new_prefix=24))
+
     def overlaps(self, network: ipaddress.IPv4Network) -> bool:
         return self._block.overlaps(network)
 
@@ -66,7 +84,7 @@ class Slot:
         return self.run / "owner.json"
 
     def read_owner(self) -> tuple[Path, list[Process]]:
-        """The engine's directory, and the processes of which one must live for the claim to hold."""
+        """Its owner's directory, and the processes of which one must live for the claim to hold."""
         with suppress(FileNotFoundError, ValueError, KeyError):
             content = json.loads(self.owner.read_text())
             return Path(content["directory"]), [Process(**process) for process in content["processes"]]
@@ -80,7 +98,7 @@ class Slot:
 
 
 def claim(directory: Path, release_dead: Callable[[Slot], None]) -> Slot:
-    """Take a free slot and make its bridge; slots of engines that died are cleaned up first."""
+    """Take a free slot and make its bridge; slots of those that died are cleaned up first."""
     with _locked():
         for slot in taken():
             if not any(process.alive for process in slot.read_owner()[1]):
@@ -94,7 +112,7 @@ def claim(directory: Path, release_dead: Callable[[Slot], None]) -> Slot:
             slot.write_owner(directory, [myself] if myself else [])
             _make_bridge(slot)
             return slot
-    raise NoFreeBlock("all 32 address blocks in 172.30.0.0/15 are in use; stop some private engines")
+    raise NoFreeBlock("all 32 address blocks in 172.30.0.0/15 are in use; stop some private engines or nodes")
 
 
 def taken() -> list[Slot]:
@@ -102,10 +120,20 @@ def taken() -> list[Slot]:
     return [Slot(int(number)) for number in numbers if number.isdigit()]
 
 
+def held_by(directory: Path) -> Slot | None:
+    """The slot of whoever was started in this directory, by this process or another."""
+    return next((slot for slot in taken() if slot.read_owner()[0] == directory), None)
+
+
+def hosts() -> list[str]:
+    """Every address that this machine may have on a slot's bridge."""
+    return [Slot(number).host for number in range(len(_BLOCKS))]
+
+
 def release(slot: Slot) -> None:
     """Remove the bridges of the slot (its own, and those of networks made by users) and its name."""
     for bridge in bridges(slot):
-        _ip("link", "delete", bridge)
+        ip("link", "delete", bridge, check=False)
     shutil.rmtree(slot.run, ignore_errors=True)
 
 
@@ -122,17 +150,22 @@ def bridges(slot: Slot) -> list[str]:
 
 def _make_bridge(slot: Slot) -> None:
     try:
-        _ip("link", "add", slot.name, "type", "bridge", check=True)
-        _ip("addr", "add", slot.gateway, "dev", slot.name, check=True)
-        _ip("link", "set", slot.name, "up", check=True)
+        ip("link", "add", slot.name, "type", "bridge")
+        ip("addr", "add", slot.gateway, "dev", slot.name)
+        ip("link", "set", slot.name, "up")
     except BaseException:
         release(slot)
         raise
 
 
-def _ip(*arguments: str, check: bool = False) -> None:
+def ip(*arguments: str, inside: int | None = None, check: bool = True) -> None:
+    """Run ip(8), if need be in the network of another process."""
+    enter = [] if inside is None else ["nsenter", f"--target={inside}", "--net", "--"]
     environment = {**os.environ, "PATH": search_path()}
-    subprocess.run(["ip", *arguments], check=check, capture_output=True, env=environment)
+    command = [*enter, "ip", *arguments]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if check and result.returncode != 0:
+        raise OSError(f"ip {' '.join(arguments)}: {result.stderr.strip()}")
 
 
 def search_path() -> str:

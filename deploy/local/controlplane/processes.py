@@ -123,6 +123,14 @@ def spawn(
     return _spawner().run(run)
 
 
+def child_of(process: Process) -> Process | None:
+    """The first child of the process's first thread, for programs like unshare and nsenter that only wait for it."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return Process.of(int(pids[0])) if pids else None
+    return None
+
+
 def tail(log: Path, lines: int = 15) -> str:
     if not log.exists():
         return "(no log)"
