@@ -16,7 +16,7 @@ from controlplane.current import connect
 from controlplane.engine import DockerEngine, EngineError
 from controlplane.fakenodes import FakeNodes
 from controlplane.kubectl import ClusterError
-from controlplane.nodes import NodeError, Nodes
+from controlplane.nodes import Node, NodeError, Nodes
 from controlplane.processes import say
 
 Command = Callable[[argparse.Namespace], int]
@@ -84,9 +84,15 @@ def _status(options: argparse.Namespace) -> int:
     for component, process in cluster.processes.items():
         say(f"{component}: pid {process.pid}, log {cluster.log(component)}")
     for node in _nodes(cluster, options):
-        say(f"{node.name}: {node.machine.address}, logs {node.machine.directory}/*.log")
+        say(f"{node.name}: {node.machine.address}, logs {node.machine.directory}/*.log, {_shell(node)}")
     say(f"server: {cluster.server}\nexport KUBECONFIG={cluster.kubeconfig}")
     return 0 if cluster.running else 1
+
+
+def _shell(node: Node) -> str:
+    """How a person gets inside."""
+    machine = node.machine
+    return f"inside: nsenter --target {machine.pid} --mount --uts --pid --net" if machine.on else "off"
 
 
 def _load(options: argparse.Namespace) -> int:

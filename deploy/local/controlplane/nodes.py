@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -282,4 +283,15 @@ def _make_cgroups(machine: Machine) -> None:
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _device, point, kind = line.split()[:3]
         if kind in ("cgroup", "cgroup2"):
-            (Path(point) / machine.slot.name / machine.name).mkdir(parents=True, exist_ok=True)
+            slot = Path(point) / machine.slot.name
+            (slot / machine.name).mkdir(parents=True, exist_ok=True)
+            if kind == "cgroup2":
+                _pass_on_controllers(Path(point))
+                _pass_on_controllers(slot)
+
+
+def _pass_on_controllers(cgroup: Path) -> None:
+    """Below a cgroup of version 2 there are only those that it passes on."""
+    for controller in (cgroup / "cgroup.controllers").read_text().split():
+        with suppress(OSError):
+            (cgroup / "cgroup.subtree_control").write_text(f"+{controller}")
