@@ -56,8 +56,8 @@ cluster: $(READY)  ## Start a control plane in .run/cluster with the CRDs applie
 	@$(PY) -m controlplane start --nodes $(or $(NODES),0) --fake-nodes $(or $(FAKE_NODES),0)
 	@$(PY) -m controlplane kubectl apply -f crds/ -f deploy/base/
 ifneq ($(or $(NODES),0),0)
-	@$(PY) deploy/agent/image.py --save .run/agent.tar
-	@$(PY) -m controlplane load .run/agent.tar
+	@$(PY) deploy/agent/image.py --save .run/cluster-nodes/agent.tar
+	@$(PY) -m controlplane load .run/cluster-nodes/agent.tar
 endif
 
 cluster-stop: $(READY)  ## Stop it and leave nothing behind

@@ -57,7 +57,10 @@ def _start(options: argparse.Namespace) -> int:
 
 def _add_nodes(cluster: LocalCluster, options: argparse.Namespace) -> None:
     nodes = _nodes(cluster, options)
-    for _ in range(len(list(nodes)), options.nodes):
+    running = len(list(nodes))
+    if running:
+        nodes.prepare()
+    for _ in range(running, options.nodes):
         nodes.add()
     if options.fake_nodes:
         FakeNodes(cluster, options.fake_nodes).start()

@@ -30,6 +30,7 @@ from controlplane.volumes import storage_classes
 _READY_TIMEOUT = 120.0
 _WHAT = "a node"
 _NUMBER = "number"
+_PROVISIONER = "volume-provisioner"
 
 
 class NodeError(ClusterError):
@@ -178,25 +179,41 @@ class Nodes:
         return self.directory / "volumes"
 
     def add(self, name: str | None = None) -> Node:
-        """Start one more node and wait until it is Ready; the first one brings what a cluster with nodes needs."""
+        """Start one more node and wait until it is Ready; a failure leaves nothing of it running."""
         number = len(self._nodes) + 1
         name = name or f"node-{number}"
         if number > network.NODES:
             raise NodeError(f"a cluster has at most {network.NODES} nodes here")
         if self._slot is None:
-            self._prepare()
+            self._take_slot()
+        self.prepare()
         machine = self._machine(name, number)
-        self._furnish(machine)
         self._say(f"starting {name}")
-        node = self._nodes[name] = Node(self.cluster, machine, self._say)
-        node.start()
+        node = Node(self.cluster, machine, self._say)
+        try:
+            self._furnish(machine)
+            node.start()
+        except BaseException:
+            machine.power_off()
+            shutil.rmtree(machine.directory, ignore_errors=True)
+            raise
+        self._nodes[name] = node
         if self.cluster.detached:
             # It is the nodes then that hold the slot; otherwise we do, while we live.
             self._held.write_owner(self.directory, leftovers.machines(self._held))
         return node
 
+    def prepare(self) -> None:
+        """Start what a cluster with nodes needs, unless it runs: add() does, a cluster that was resumed has to ask."""
+        self.volumes.mkdir(exist_ok=True)
+        self.cluster.start_scheduler()
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*storage_classes(), self._endpoint()]))
+        provisioner = [sys.executable, "-P", volumes.__file__, str(self.cluster.kubeconfig), str(self.volumes)]
+        self.cluster.start_addition(_PROVISIONER, provisioner)
+
     def stop(self) -> None:
-        """End all nodes and pods and remove all their data, that of volumes too."""
+        """End all nodes and pods and remove all their data, that of volumes too; the API server is not told."""
+        self.cluster.stop_addition(_PROVISIONER)
         ground.give_back(self.directory, network.held_by(self.directory))
         self._slot = None
         self._nodes.clear()
@@ -209,7 +226,7 @@ class Nodes:
             raise NodeError(f"no nodes were started in {self.directory}")
         return self._slot
 
-    def _prepare(self) -> None:
+    def _take_slot(self) -> None:
         obstacle = ground.no_privileges(_WHAT)
         if obstacle is not None:
             raise NodeError(obstacle)
@@ -222,11 +239,6 @@ class Nodes:
             self._switch.power_on()
         except (PackageError, GroundError, NamespacesError) as error:
             raise NodeError(f"{_WHAT} cannot be started: {error}") from error
-        self.volumes.mkdir()
-        self.cluster.start_scheduler()
-        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*storage_classes(), self._endpoint()]))
-        provisioner = [sys.executable, "-P", volumes.__file__, str(self.cluster.kubeconfig), str(self.volumes)]
-        self.cluster.start_addition("volume-provisioner", provisioner)
 
     def _endpoint(self) -> dict[str, object]:
         """What is behind 10.96.0.1, the address of the API server that every pod is told."""
