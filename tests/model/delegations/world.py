@@ -318,7 +318,7 @@ def _talk_key(s: State) -> tuple[Any, ...] | None:
     ahead = talk.attempt - s.status.get("attemptCount", 0) if talk.attempt else None
     return (
         (talk.under_way, ahead, talk.cannot_ask, talk.unanswered, talk.target_uid, failures),
-        (talk.undelivered, talk.doubt, talk.blind),
+        (talk.undelivered, talk.doubt, talk.blind, talk.counted),
         (_age(s, talk.view.id), talk.view.state) if talk.view is not None else None,
         not_before if not_before > s.now else None,
         talk.cancellation.outcome if talk.cancellation is not None else None,
