@@ -241,7 +241,7 @@ def test_defaults_are_stored(desk: Fleet) -> None:
     assert spec == {
         "desiredState": "Running",
         "image": "workspace-operator/reference-agent:dev",
-        "agent": {"port": 8080, "probe": "AgentCard"},
+        "agent": {"port": 8080, "probe": "AgentCard", "maxConcurrentTasks": 1},
         "storage": {"mountPath": "/data", "whenDeleted": "Retain"},
         "updatePolicy": "OnRestart",
     }

@@ -1,8 +1,8 @@
 """One pass, or the end of one errand, of the real operator against the model's world.
 
-Nothing of the operator is copied here: the ``DelegationReconciler`` runs with its real book, steps, plan and report, and
-errands take down what the agent says with their real code. Only their tasks are not started: an errand comes to its
-end when the explorer says so. Every call to the API server may go well, fail, or be the operator's last.
+Nothing of the operator is copied here: the ``DelegationReconciler`` runs with its real book, steps, plan and report,
+and errands take down what the agent says with their real code. Only their tasks are not started: an errand comes to
+its end when the explorer says so. Every call to the API server may go well, fail, or be the operator's last.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Doing:
             self.s.kept = True
             return _config_map()
 
-        return self._write("create", effect)
+        return cast(Object, self._write("create", effect))
 
     async def merge(self, url: str, patch: Object) -> Object:
         self._user()
@@ -232,7 +232,7 @@ class Doing:
                 s.there = s.claimed or not s.deleted
             return body(s)
 
-        return self._write("status" if url.endswith("/status") else "claim", effect)
+        return cast(Object, self._write("status" if url.endswith("/status") else "claim", effect))
 
     async def delete(self, url: str, uid: str) -> None:
         assert uid == UID
@@ -299,7 +299,7 @@ class Machine:
         self._stores: dict[Any, Store] = {}
         clock = SimpleNamespace(monotonic=lambda: self.monotonic)
         room = "workspace_operator.reconcile.delegation"
-        self._patches = [mock.patch(f"{room}.{module}.time", clock) for module in ("steps", "reconciler")]
+        self._patches: list[Any] = [mock.patch(f"{room}.{module}.time", clock) for module in ("steps", "reconciler")]
         self._patches.append(mock.patch(f"{room}.reconciler.UNWRITTEN", config.unwritten))
         for patch in self._patches:
             patch.start()

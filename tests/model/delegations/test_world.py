@@ -18,10 +18,12 @@ from tests.model.delegations.explore import TAKEN, Explorer, Found
 from tests.model.delegations.scenarios import CONFIGS, starts
 from tests.model.delegations.world import Config
 
+from workspace_operator.api.delegation import DelegationStatus
 from workspace_operator.lifecycle.delegation import plan, report
 from workspace_operator.lifecycle.delegation.facts import Goal, Sight
 from workspace_operator.lifecycle.delegation.table import TABLE, Guard, Row
-from workspace_operator.reconcile.delegation import sight, steps
+from workspace_operator.reconcile.delegation import sight
+from workspace_operator.reconcile.delegation.errands import Talk
 
 LINES: list[str] = []  # for the terminal summary
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for all explorations
@@ -75,12 +77,12 @@ _AT_MOST_ONCE = replace(_UNASKED, may_resend=False)
 _TRUE, _FALSE = (lambda s: True), (lambda s: False)
 
 
-def _uncounted(record: report.DelegationStatus, number: int, *, again: bool) -> report.DelegationStatus:
+def _uncounted(record: DelegationStatus, number: int, *, again: bool) -> DelegationStatus:
     return _sent(record, number, again=False)
 
 
-def _unseen(record: report.DelegationStatus, talk: object, claimed: bool) -> Sight:
-    seen = _sighted(record, talk, claimed)  # type: ignore[arg-type]
+def _unseen(record: DelegationStatus, talk: Talk, claimed: bool) -> Sight:
+    seen = _sighted(record, talk, claimed)
     return Sight.UNDELIVERED if seen is Sight.UNSURE else seen
 
 
@@ -90,12 +92,12 @@ _sent, _sighted = report.sent, sight._sight
 @pytest.mark.parametrize(
     ("config", "planted", "caught"),
     [
-        (_UNASKED, mock.patch.object(steps.report, "sent", _uncounted), "resends are on record (I-61)"),
-        (replace(_UNASKED, lists=True), mock.patch.object(sight, "_sight", _unseen), "which can be asked, has it (I-61)"),
+        (_UNASKED, mock.patch.object(report, "sent", _uncounted), "resends are on record (I-61)"),
+        (replace(_UNASKED, lists=True), mock.patch.object(sight, "_sight", _unseen), "has it (I-61)"),
         (_AT_MOST_ONCE, mock.patch.dict(plan.GUARDS, {Guard.AT_MOST_ONCE: _FALSE}), "a double although"),
         (_STOPPED, mock.patch.dict(plan.GUARDS, {Guard.CANCEL_OVER: _TRUE}), "goes on at the agent (I-71)"),
         (_STOPPED, mock.patch.object(plan, "_wake_in", lambda row, s: None), "nothing will look at it again (I-68)"),
-        (_STOPPED, mock.patch.object(steps.report, "unanswered", lambda s: None), "is not on record (I-71)"),
+        (_STOPPED, mock.patch.object(report, "unanswered", lambda s: None), "is not on record (I-71)"),
         (_STOPPED, mock.patch.dict(plan.GUARDS, {Guard.TTL_OVER: _TRUE}), "before its time to live is over (I-69)"),
     ],
     ids=["01 resends", "02 sends without asking", "03 sends twice", "04 no cancel", "05 sleeps", "06 silent", "07 ttl"],
