@@ -127,9 +127,12 @@ class Delegations:
         self._senders.clear()
 
     def _changed(self, before: Entry | None, after: Entry) -> None:
-        """A new sender's delegation is granted to it; a workspace that idles wants to know whether it is wanted."""
+        """A new delegation is granted to its sender, one that is over makes room for the next, and a workspace that
+        idles wants to know whether it is wanted."""
         if before is None:
             self._grant(after.source)
+        elif after.over and not before.over:
+            self._reconciler.place_free(after.target)
         if before is not None and _asks(before) == _asks(after):
             return
         target = self._desk.store.get(after.target)
