@@ -141,8 +141,8 @@ class DelegationSpec(Model):
     stuck_after: duration_field("1s", "24h") = Field(  # type: ignore[valid-type]
         default="10m",
         description=(
-            "Silence of the agent after which the phase is Stuck; it can still finish. Below 30s a quiet agent is taken "
-            "for a silent one, and its place is given to the next task."
+            "Silence of the agent after which the phase is Stuck; it can still finish. Below 30s a quiet agent is "
+            "taken for a silent one, and its place is given to the next task."
         ),
     )
     retry: Retry = Field(default_factory=Retry, description="What follows a failed sending.")
