@@ -16,6 +16,8 @@ CONFIGS = (
            fault_budget=2),
     Config("a plain agent that cannot be asked: sendings fail, crashes", **_UNASKABLE, faults=("send", "crash"),
            fault_budget=2),
+    Config("a plain agent that cannot be asked: sendings fail, the API server too", **_UNASKABLE,
+           faults=("send", "api"), fault_budget=2),
     Config("at most once: sendings and questions fail, crashes", **_PLAIN, may_resend=False,
            faults=("send", "ask", "crash"), fault_budget=2),
     Config("at most once, and it cannot be asked: sendings fail, crashes", **_UNASKABLE, may_resend=False,
