@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import pytest
 from tests.model.delegations.explore import TAKEN
-from tests.model.delegations.simulation import COVERED
 from tests.model.delegations.test_world import LINES
 
 from workspace_operator.lifecycle.delegation.table import TABLE
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not LINES and not COVERED.traces:
+    if not LINES:
         return
     terminalreporter.section("model of delegations")
-    if LINES:
-        _explored(terminalreporter)
-    if COVERED.traces:
-        terminalreporter.write_line(COVERED.line())
-
-
-def _explored(terminalreporter: pytest.TerminalReporter) -> None:
     for line in LINES:
         terminalreporter.write_line(line)
     untaken = [row for row in TABLE if not TAKEN[row]]
