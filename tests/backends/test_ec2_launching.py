@@ -279,14 +279,18 @@ async def test_a_doubtful_launch_is_forgotten_when_ec2_never_shows_it(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I-10: a launch that had no effect does not hold up a deletion for ever."""
-    monkeypatch.setattr(ledger, "UNKNOWN_FOR", 3.0)  # seen doubtful first, however slow this machine is
     driver, request = lab.driver(ledger=aged()), lab.request()
-    lab.ec2.faults.reset = Rule("RunInstances", every=1)
+    lab.ec2.faults.reset = lost = Rule("RunInstances", every=1)
     task = asyncio.create_task(driver.provision(request))
-    await asyncio.sleep(0.3)
+
+    async def asked() -> bool:
+        return lost.hit > 0
+
+    await eventually(asked, "a lost answer")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert [i.reading for i in await driver.observe(request.ref)] == [Reading.STARTING]
+    monkeypatch.setattr(ledger, "UNKNOWN_FOR", 0.5)  # not before, however slow this machine is
     await eventually_absent(driver, request)
     assert lab.ec2.instances() == []
 

@@ -241,7 +241,7 @@ def test_defaults_are_stored(desk: Fleet) -> None:
     assert spec == {
         "desiredState": "Running",
         "image": "workspace-operator/reference-agent:dev",
-        "agent": {"port": 8080, "probe": "AgentCard"},
+        "agent": {"port": 8080, "probe": "AgentCard", "maxConcurrentTasks": 1},
         "storage": {"mountPath": "/data", "whenDeleted": "Retain"},
         "updatePolicy": "OnRestart",
     }
@@ -259,7 +259,8 @@ def test_short_names_category_and_columns(desk: Fleet) -> None:
     assert header(desk, "wsp", "-o", "wide") == (
         "NAME DESIRED PHASE READY REASON CLASS ENDPOINT AGE INSTANCE NODE IMAGE EFFECTIVE MESSAGE"
     )
-    assert header(desk, "fleet") == header(desk, "wsp")
+    fleet = [" ".join(line.split()) for line in desk.kubectl("get", "fleet").splitlines()]
+    assert header(desk, "wsp") in fleet  # Delegations, where there are any, have a header of their own
     assert header(desk, "wsc") == "NAME BACKEND READY REASON RUNNING PAUSED FAILED ORPHANS SWEPT AGE"
 
 

@@ -197,7 +197,11 @@ class Simulation(World):
         if versions:
             body = versions[max(len(versions) - 1 - back, 0)]
             self.told(f"version {body['metadata']['resourceVersion']} of {body['metadata']['uid']} comes late")
-            self.life.runtime.workspace_seen(deepcopy(body), deleted=False)
+            self.loop.run_until_complete(self._seen(self.life, deepcopy(body)))
+
+    @staticmethod
+    async def _seen(life: Life, body: dict[str, Any]) -> None:
+        life.runtime.workspace_seen(body, deleted=False)
 
     def expect(self, fact: bool, otherwise: str) -> None:
         """A promise about the end of a trace."""

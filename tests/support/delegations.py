@@ -194,8 +194,14 @@ class Tasks:
         return self.status(name)
 
     def wait_over(self, *names: str, seconds: float = 60) -> None:
-        """As a person waits."""
+        """As a person waits. Many are asked for together: kubectl waits for one after the other."""
+        if len(names) > 3:
+            until(lambda: set(names) <= self._finished(), seconds, lambda: f"not over: {set(names) - self._finished()}")
+            return
         targets = [f"delegation/{name}" for name in names] or ["delegation", "--all"]
         self._fleet.kubectl(
             "wait", "--for=condition=Finished", *targets, f"--timeout={seconds:.0f}s", timeout=seconds + 10
         )
+
+    def _finished(self) -> set[str]:
+        return {item["metadata"]["name"] for item in self.all() if item["status"].get("phase") in TERMINAL}

@@ -58,5 +58,7 @@ async def follow(
                 delay = FIRST_DELAY
                 continue
             listening = listening and heard is Heard.NOTHING
+            if heard is Heard.BROKEN:
+                continue  # most often because the task was over before the stream was open
         await asyncio.sleep(delay * random.uniform(1.0, 1.25))  # noqa: S311 - spreads questions, hides nothing
         delay = min(LONGEST_DELAY, delay * GROWTH)

@@ -139,7 +139,11 @@ class DelegationSpec(Model):
         default="6h", description="Time from creation by which it is over, one way or another."
     )
     stuck_after: duration_field("1s", "24h") = Field(  # type: ignore[valid-type]
-        default="10m", description="Silence of the agent after which the phase is Stuck. It can still finish."
+        default="10m",
+        description=(
+            "Silence of the agent after which the phase is Stuck; it can still finish. Below 30s a quiet agent is "
+            "taken for a silent one, and its place is given to the next task."
+        ),
     )
     retry: Retry = Field(default_factory=Retry, description="What follows a failed sending.")
     priority: int = Field(default=0, ge=-1000, le=1000, description="Higher goes first; equals go in order of age.")

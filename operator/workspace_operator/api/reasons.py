@@ -20,6 +20,14 @@ class Reason(StrEnum):
         member.meaning = meaning
         return member
 
+    @classmethod
+    def known(cls, recorded: str) -> Reason:
+        """A recorded reason. It may come from another release of the operator, and that must not stop a pass."""
+        try:
+            return cls(recorded)
+        except ValueError:
+            return cls.INTERNAL_ERROR
+
     # Reached
     RUNNING = "Running", "The instance runs and the agent serves."
     PAUSED = "Paused", "No compute runs; the data volume is kept."

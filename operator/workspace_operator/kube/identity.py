@@ -23,8 +23,9 @@ _SERVICE_ACCOUNTS = "v1/serviceaccounts"
 _SECRETS = "v1/secrets"
 _LEASES = "coordination.k8s.io/v1/leases"
 
+_REPORT = (meta.AGENT_STATE_ANNOTATION, meta.AGENT_MESSAGE_ANNOTATION, meta.ACTIVE_TASKS_ANNOTATION)
 _NEVER_RENEWED = {
-    "metadata": {"annotations": {meta.AGENT_STATE_ANNOTATION: None, meta.AGENT_MESSAGE_ANNOTATION: None}},
+    "metadata": {"annotations": dict.fromkeys(_REPORT)},
     "spec": {"renewTime": None, "holderIdentity": None},
 }
 

@@ -182,21 +182,13 @@ def _explain(row: Row, s: Situation) -> tuple[Reason, str]:
     failures = s.record.failures
     if row.guard in (Guard.BACKING_OFF, Guard.GIVEN_UP) and failures is not None:
         text = f"{failures.message} Attempt {failures.count} failed; the next follows by itself."
-        return _known(failures.reason), text
+        return Reason.known(failures.reason), text
     problem = s.seen.problem or s.wish.blocked
     if row.guard in (Guard.BLOCKED, Guard.DATA_UNREACHABLE) or s.wish.backend is None:
         problem = s.wish.blocked or problem
     if problem is None:
         return Reason.NOT_OBSERVED, Reason.NOT_OBSERVED.meaning
-    return _known(problem.reason), problem.message
-
-
-def _known(reason: str) -> Reason:
-    """A recorded reason may come from another release of the operator; that must not stop the pass."""
-    try:
-        return Reason(reason)
-    except ValueError:
-        return Reason.INTERNAL_ERROR
+    return Reason.known(problem.reason), problem.message
 
 
 def _wake_in(row: Row, s: Situation) -> timedelta | None:

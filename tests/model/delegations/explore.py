@@ -122,7 +122,7 @@ class Explorer:
             self._broken(violation, here, [])
 
     def _come_to_its_end(self, s: State, here: Any) -> None:
-        """From here on nothing goes wrong: it is delivered or given up as wished, its claim ends, and it goes (I-60)."""
+        """From here on nothing goes wrong: it is delivered or given up as wished, its claim ends, it goes (I-60)."""
         start, s, path, lines = s, calm(s), list[Any](), list[str]()
         try:
             for _ in range(STEPS):

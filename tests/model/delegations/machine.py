@@ -1,17 +1,17 @@
 """One pass, or the end of one errand, of the real operator against the model's world.
 
-Nothing of the operator is copied here: the ``DelegationReconciler`` runs with its real book, steps, plan and report, and
-errands take down what the agent says with their real code. Only their tasks are not started: an errand comes to its
-end when the explorer says so. Every call to the API server may go well, fail, or be the operator's last.
+Nothing of the operator is copied here: the ``DelegationReconciler`` runs with its real book, steps, plan and report,
+and errands take down what the agent says with their real code. Only their tasks are not started: an errand comes to
+its end when the explorer says so. Every call to the API server may go well, fail, or be the operator's last.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 from tests.model.backend import Crash, Fate, Violation
@@ -44,6 +44,7 @@ from workspace_operator.reconcile.delegation.errands import Errands, Talk
 from workspace_operator.reconcile.delegation.reconciler import DelegationReconciler
 from workspace_operator.reconcile.store import Store
 
+T = TypeVar("T")
 RETRY = 1.0  # seconds after a failed pass; the queue begins with a quarter of it
 _OF_A_TASK = (Step.FOLLOW, Step.CANCEL)
 EVENT = 1.0  # seconds until the operator hears of what it has not heard of yet
@@ -146,7 +147,7 @@ class Doing:
         desk = self._desk()
         wake_in, failed = None, False
         try:
-            wake_in = self.machine.loop.run_until_complete(DelegationReconciler(desk)(KEY))
+            wake_in = _driven(DelegationReconciler(desk)(KEY))
         except Crash:
             pass
         except OperatorError:
@@ -168,13 +169,11 @@ class Doing:
         return s
 
     def _desk(self) -> Desk:
-        s, book, store = self.s, Book(), Store()
+        s, book = self.s, Book()
         if s.occupied:
             book.line(f"{NAMESPACE}/{TARGET}").fly("n/other", "n/x")
         book.put(body(s))
-        for workspace in workspaces(s).values():
-            if self._heard_of(workspace["metadata"]["name"]):
-                store.put(workspace)
+        store = self.machine.store(s, tuple(name for name in workspaces(s) if self._heard_of(name)))
         fakes: Any = self
         clock: Any = SimpleNamespace(now=self.now)
         events: Any = SimpleNamespace(post=lambda *args, **kwargs: None)
@@ -210,7 +209,7 @@ class Doing:
             self.s.kept = True
             return _config_map()
 
-        return self._write("create", effect)
+        return cast(Object, self._write("create", effect))
 
     async def merge(self, url: str, patch: Object) -> Object:
         self._user()
@@ -233,7 +232,7 @@ class Doing:
                 s.there = s.claimed or not s.deleted
             return body(s)
 
-        return self._write("status" if url.endswith("/status") else "claim", effect)
+        return cast(Object, self._write("status" if url.endswith("/status") else "claim", effect))
 
     async def delete(self, url: str, uid: str) -> None:
         assert uid == UID
@@ -282,18 +281,40 @@ def _config_map() -> Object:
     return {"metadata": {"ownerReferences": [{"uid": UID}]}, "data": {"answer": ""}}
 
 
+def _driven(body: Coroutine[Any, Any, T]) -> T:
+    """The answer of a coroutine that waits for nothing, without an event loop."""
+    try:
+        body.send(None)
+    except StopIteration as stop:
+        return cast(T, stop.value)
+    raise AssertionError("a pass waits for something that the model has no part of")
+
+
 class Machine:
     """Runs passes and errands; the modules' monotonic clock shows the model's time."""
 
     def __init__(self, config: Config) -> None:
         self.loop = asyncio.new_event_loop()
         self.monotonic = BOOTED
+        self._stores: dict[Any, Store] = {}
         clock = SimpleNamespace(monotonic=lambda: self.monotonic)
         room = "workspace_operator.reconcile.delegation"
-        self._patches = [mock.patch(f"{room}.{module}.time", clock) for module in ("steps", "reconciler")]
+        self._patches: list[Any] = [mock.patch(f"{room}.{module}.time", clock) for module in ("steps", "reconciler")]
         self._patches.append(mock.patch(f"{room}.reconciler.UNWRITTEN", config.unwritten))
         for patch in self._patches:
             patch.start()
+
+    def store(self, s: State, known: tuple[str, ...]) -> Store:
+        """What the operator knows of workspaces. Passes only ever put the truth into it."""
+        about = (s.target, s.made, s.sender, s.related, known)
+        if about not in self._stores:
+            made = Store()
+            for name in known:
+                made.put(workspaces(s)[name])
+            if known != tuple(workspaces(s)):
+                return made  # a pass may learn what is missing
+            self._stores[about] = made
+        return self._stores[about]
 
     def close(self) -> None:
         for patch in self._patches:

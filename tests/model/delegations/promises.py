@@ -31,6 +31,9 @@ def begins(s: State, kind: Step, task_id: str) -> None:
         raise Violation(f"{kind} although it is {s.phase}")
     if kind is Step.SEND and s.now >= s.config.deadline:
         raise Violation("it is sent after its deadline")
+    known = any(task.state is not TaskState.REJECTED for task in s.tasks)
+    if kind is Step.SEND and known and s.config.lists and "ask" not in s.config.faults:
+        raise Violation("it is sent again although the agent, which can be asked, has it (I-61)")
 
 
 def worked(s: State) -> None:

@@ -220,16 +220,17 @@ def workspaces(s: State) -> dict[str, dict[str, Any]]:
     """The sender and the target as the API server stores them, by name."""
     found = {}
     if s.sender:
-        found[SENDER] = _workspace(SENDER, "a-1", "stopped")
+        found[SENDER] = workspace(SENDER, "a-1", "stopped")
     if s.target != "gone":
-        found[TARGET] = _workspace(TARGET, f"b-{s.made}", s.target)
+        found[TARGET] = workspace(TARGET, f"b-{s.made}", s.target)
         if not (s.related and s.config.related):
             found[TARGET]["spec"]["parentRef"] = {"name": "somebody"}
-            found["somebody"] = _workspace("somebody", "s-1", "stopped")
+            found["somebody"] = workspace("somebody", "s-1", "stopped")
     return found
 
 
-def _workspace(name: str, uid: str, how: str) -> dict[str, Any]:
+def workspace(name: str, uid: str, how: str, address: str = "10.0.0.1:80", capacity: int = 1) -> dict[str, Any]:
+    """A workspace as the API server stores it."""
     phase, effective, reason, reached, answers = _TARGETS[how]
     available = {"type": "Available", "status": "True" if answers else "False", "reason": "R", "message": "M."}
     status: dict[str, Any] = {
@@ -239,12 +240,13 @@ def _workspace(name: str, uid: str, how: str) -> dict[str, Any]:
         "conditions": [{**available, "lastTransitionTime": EPOCH.isoformat()}],
     }
     if reached:
-        status["endpoint"] = "http://10.0.0.1:80"
+        status["endpoint"] = f"http://{address}"
     metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "1"}
     if how == "deleting":
         metadata["deletionTimestamp"] = EPOCH.isoformat()
     desired = "Stopped" if how == "stopped" else "Running"
-    return {"metadata": metadata, "spec": {"desiredState": desired, "className": "c"}, "status": status}
+    spec = {"desiredState": desired, "className": "c", "agent": {"maxConcurrentTasks": capacity}}
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def thresholds(s: State) -> list[float]:
@@ -318,7 +320,7 @@ def _talk_key(s: State) -> tuple[Any, ...] | None:
     ahead = talk.attempt - s.status.get("attemptCount", 0) if talk.attempt else None
     return (
         (talk.under_way, ahead, talk.cannot_ask, talk.unanswered, talk.target_uid, failures),
-        (talk.undelivered, talk.doubt, talk.blind),
+        (talk.undelivered, talk.doubt, talk.blind, talk.counted),
         (_age(s, talk.view.id), talk.view.state) if talk.view is not None else None,
         not_before if not_before > s.now else None,
         talk.cancellation.outcome if talk.cancellation is not None else None,
@@ -337,8 +339,8 @@ def text(s: State) -> str:
     remembers = "nothing" if talk is None else _remembered(s, talk)
     return (
         f"[{s.now:g} s] wish {'delete' if s.deleted else s.desired}; {status.get('phase', 'new')}"
-        f"{' claimed' if s.claimed else ''}{f' task {task}' if task else ''}, {status.get('resends', 0)} resends; target "
-        f"{s.target}: {at_the_agent}, worked {s.worked} times; remembers {remembers}"
+        f"{' claimed' if s.claimed else ''}{f' task {task}' if task else ''}, {status.get('resends', 0)} resends; "
+        f"target {s.target}: {at_the_agent}, worked {s.worked} times; remembers {remembers}"
     )
 
 

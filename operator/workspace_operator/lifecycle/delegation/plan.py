@@ -131,9 +131,11 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
 def _explain(row: Row, s: Situation) -> tuple[Reason, str]:
     if row.reason is None:
         failure = _failure(row, s)
-        return (Reason(failure.reason), failure.message) if failure is not None else (Reason.SENDING, "")
+        if failure is None:
+            return Reason.DELIVERY_FAILED, Reason.DELIVERY_FAILED.meaning
+        return Reason.known(failure.reason), failure.message
     if row.reason is Reason.CANCELLED and s.wish.cancelled is not None:
-        return Reason(s.wish.cancelled.reason), s.wish.cancelled.message
+        return Reason.known(s.wish.cancelled.reason), s.wish.cancelled.message
     text = row.reason.meaning
     if row.step is Step.FINISH:
         text = _last_words(row.reason, s)

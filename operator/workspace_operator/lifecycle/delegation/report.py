@@ -57,7 +57,7 @@ def undelivered(record: DelegationStatus, number: int, failure: Failure, now: da
     Doing it twice for one sending is doing it once, so that a lost status write costs nothing.
     """
     if any(past.number == number and past.reason == failure.reason for past in record.attempts):
-        return record
+        return record if record.task is None else record.model_copy(update={"task": None})
     attempt = AttemptStatus(
         number=number, time=moments.text(now), reason=failure.reason, message=failure.message[:1024]
     )

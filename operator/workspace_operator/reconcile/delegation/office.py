@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 32
 PASS_DEADLINE = 60.0
+_GATHER = 0.02  # seconds in which changes of what a sender may read are gathered
 
 
 class Delegations:
@@ -48,7 +50,7 @@ class Delegations:
         self._desk = Desk(client, store, self._book, self._errands, events, self.wake, wake_workspace, clock)
         self._reconciler = DelegationReconciler(self._desk)
         self.queue = KeyedQueue("delegation", self._reconciler, WORKERS, PASS_DEADLINE)
-        self._grants = Grants(client)
+        self._grants, self._senders = Grants(client), set[str]()
         self._ledger = Ledger(self._desk, self.seen, self._dropped)
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -110,16 +112,27 @@ class Delegations:
             self._grant(entry.source)
 
     def _grant(self, workspace: str) -> None:
+        """What a workspace may read back has changed; said once for many changes, for it is said in full."""
+        if not self._senders:
+            asyncio.get_running_loop().call_later(_GATHER, self._grant_all)
+        self._senders.add(workspace)
+
+    def _grant_all(self) -> None:
         """A workspace may read back what it has sent; what a deleted namesake of it sent is not its own."""
-        sender = self._desk.store.get(workspace)
-        if sender is not None:
-            names = [e.name for _, e in self._book.by(workspace) if moments.text(e.created) >= sender.created]
-            self._grants.wish(ObjectMeta(name=sender.name, namespace=sender.namespace, uid=sender.uid), names)
+        for workspace in self._senders:
+            sender = self._desk.store.get(workspace)
+            if sender is not None:
+                names = [e.name for _, e in self._book.by(workspace) if moments.text(e.created) >= sender.created]
+                self._grants.wish(ObjectMeta(name=sender.name, namespace=sender.namespace, uid=sender.uid), names)
+        self._senders.clear()
 
     def _changed(self, before: Entry | None, after: Entry) -> None:
-        """A new sender's delegation is granted to it; a workspace that idles wants to know whether it is wanted."""
+        """A new delegation is granted to its sender, one that is over makes room for the next, and a workspace that
+        idles wants to know whether it is wanted."""
         if before is None:
             self._grant(after.source)
+        elif after.over and not before.over:
+            self._reconciler.place_free(after.target)
         if before is not None and _asks(before) == _asks(after):
             return
         target = self._desk.store.get(after.target)

@@ -12,7 +12,7 @@ from workspace_operator.api.states import TERMINAL, ConditionType, DelegationPha
 from workspace_operator.errors import Failure, FailureClass
 from workspace_operator.kube.client import Conflict, NotFound, delegations, workspaces
 from workspace_operator.lifecycle.delegation import report
-from workspace_operator.lifecycle.delegation.facts import Goal, Situation
+from workspace_operator.lifecycle.delegation.facts import Goal, Sight, Situation
 from workspace_operator.lifecycle.delegation.plan import Decision, plan
 from workspace_operator.lifecycle.delegation.table import ERRANDS, Guard, Step
 from workspace_operator.reconcile.delegation.book import Entry
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_STEPS = 6
 UNWRITTEN = 1.0  # seconds that a task in flight goes without a status write: most are over before
 _FLYING = (DelegationPhase.DISPATCHED, DelegationPhase.WORKING)
+_WITH_AGENT = (Sight.SENDING, Sight.UNSURE, Sight.WORKING, Sight.SILENT)  # it may be busy with it
 _WARNED = (DelegationPhase.FAILED, DelegationPhase.STUCK)
 #: Of workspaces and classes that are neither its sender nor its target: no change of theirs wakes it.
 _OF_OTHERS = (Reason.PARENT_NOT_FOUND, Reason.PARENT_CYCLE, Reason.CLASS_NOT_FOUND)
@@ -88,7 +89,8 @@ class DelegationReconciler:
 
     def _place(self, run: Run, s: Situation, decision: Decision) -> None:
         """Keep the place while the agent is busy with it; else let the next one go."""
-        if decision.phase in _FLYING:
+        unwritten = decision.phase is DelegationPhase.QUEUED and s.seen.sight in _WITH_AGENT  # it is being cancelled
+        if decision.phase in _FLYING or unwritten:
             self._desk.book.line(run.entry.target).fly(run.key, run.entry.source)
             return
         waits = decision.row.guard is Guard.NO_TURN or s.wish.turn

@@ -61,12 +61,13 @@ async def send(run: Run, s: Situation, decision: Decision) -> None:
         return
     run.talk.doubt = run.talk.doubt or not run.talk.undelivered
     again = (run.talk.doubt and not run.talk.counted) or is_lost(s)
-    run.talk.attempt = max(run.talk.attempt, run.record.attempt_count) + 1
-    run.record = report.sent(run.record, run.talk.attempt, again=again)
+    number = max(run.talk.attempt, run.record.attempt_count) + 1
+    run.record = report.sent(run.record, number, again=again)
     if again:
+        await run.write(run.record)  # when that fails, nothing is sent, and the next pass counts it
         run.talk.counted = True
         metrics.RESENDS.inc()
-        await run.write(run.record)
+    run.talk.attempt = number
     run.talk.target_uid = run.target.uid if run.target is not None else ""
     run.talk.claimed = time.monotonic()
     run.desk.errands.send(run.uid, run.key, address, message)
