@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 export PYTHONPATH := operator:deploy/local:deploy/agent:.
+WORKERS ?= 4  # pytest processes, each with parts of its own; most tests wait for something, so more than cores pay
 READY := .venv/.ready-$(shell cat deploy/lock/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
 ##@ The two commands
@@ -11,7 +12,7 @@ demo: $(READY)  ## Run the whole product on this machine and watch it work
 
 test: $(READY)  ## Run every test, on a real API server, a real Docker engine and a real node
 	@$(PY) -m controlplane binaries --nodes --fake-nodes
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 ##@ Working on it
 check: lint types generated test  ## All that CI runs
