@@ -87,7 +87,7 @@ def _empty_panels(prometheus: Prometheus) -> set[str]:
         panel.title
         for panels in dashboard.ROWS.values()
         for panel in panels
-        if not any([prometheus.query(_filled(expression)) for _, expression in panel.lines])
+        if not sum(len(prometheus.query(_filled(expression))) for _, expression in panel.lines)
     }
 
 
