@@ -40,6 +40,8 @@ class Prometheus:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == 503:  # it is still starting
+                    return None
                 raise AssertionError(f"{query}: {error.read().decode()}") from None
         except OSError:
             return None
