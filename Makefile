@@ -22,19 +22,21 @@ lint: $(READY)  ## ruff
 	$(PY) -m ruff format --check .
 
 types: $(READY)  ## mypy, strict
-	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo
+	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo deploy/monitoring
 
 format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-generate: $(READY)  ## Write crds/ and the generated parts of the README
+generate: $(READY)  ## Write crds/, the generated parts of READMEs, and the dashboard
 	$(PY) -m workspace_operator crds crds
 	$(PY) -m workspace_operator readme README.md
+	$(PY) -m deploy.monitoring
 
 generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds
 	$(PY) -m workspace_operator readme --check README.md
+	$(PY) -m deploy.monitoring --check
 
 test-crash: $(READY)  ## Kill the operator at every step it takes (ARGS="--backend=ec2")
 	@$(PY) -m controlplane binaries
