@@ -27,9 +27,10 @@ format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-generate: $(READY)  ## Write crds/ and the generated parts of the README
+generate: $(READY)  ## Write crds/, the generated parts of the READMEs, and what Argo CD is given
 	$(PY) -m workspace_operator crds crds
 	$(PY) -m workspace_operator readme README.md
+	$(PY) -m tests.gitops
 
 generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds
