@@ -34,12 +34,17 @@ def program(tell: Say = say) -> Path:
     return binaries.ensure_built("verdicts", gobuild.Module(SOURCE, "local", digest[:12]), tell)
 
 
-def judge(executable: Path, objects: list[Object]) -> list[Verdict]:
-    """One verdict per object, in order; with the scripts as the ConfigMap carries them."""
-    asked = {"scripts": customizations.scripts(), "objects": objects}
-    done = subprocess.run([executable], input=json.dumps(asked), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [
-        Verdict(each["argo"]["status"], each["argo"]["message"], each["kstatus"]["status"], each["actions"])
-        for each in json.loads(done.stdout)
-    ]
+class Judge:
+    """Gives one verdict per object, in order; with the scripts as the ConfigMap carries them."""
+
+    def __init__(self, executable: Path) -> None:
+        self._executable = executable
+
+    def __call__(self, objects: list[Object]) -> list[Verdict]:
+        asked = {"scripts": customizations.scripts(), "objects": objects}
+        done = subprocess.run([self._executable], input=json.dumps(asked), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [
+            Verdict(each["argo"]["status"], each["argo"]["message"], each["kstatus"]["status"], each["actions"])
+            for each in json.loads(done.stdout)
+        ]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.gitops import customizations, states, table
-from tests.gitops.judge import Verdict, judge, program
+from tests.gitops.judge import Judge, Verdict
 from tests.gitops.states import State
 from tests.model import test_table as workspace_table
 from tests.model.delegations import test_table as delegation_table
@@ -31,20 +31,14 @@ from workspace_operator.reconcile.statuswrite import wire
 pytestmark = pytest.mark.timeout(1800)  # the first run of a machine builds the program
 
 SAME = {"Healthy": {"Current"}, "Progressing": {"InProgress", "Terminating"}, "Degraded": {"Failed"}}
-STEP = 7  # of the situations, and prime to the number of each of their parts
+STEP = 13  # of the situations, and prime to the number of each of their parts
 EVERY = states.every()
 
 
 @pytest.fixture(scope="session")
-def executable(say: Callable[[str], None]) -> Path:
-    """The program with gopher-lua and kstatus in it."""
-    return program(say)
-
-
-@pytest.fixture(scope="session")
-def verdicts(executable: Path) -> list[Verdict]:
+def verdicts(judge: Judge) -> list[Verdict]:
     """On each of the named states."""
-    return judge(executable, [state.object for state in EVERY])
+    return judge([state.object for state in EVERY])
 
 
 def test_both_say_of_each_state_what_a_person_should_be_told(verdicts: list[Verdict]) -> None:
@@ -97,13 +91,11 @@ def reported_of_delegations() -> list[State]:
 
 
 @pytest.mark.parametrize("reported", [reported_of_workspaces, reported_of_delegations])
-def test_they_agree_on_everything_that_the_tables_can_report(
-    executable: Path, reported: Callable[[], list[State]]
-) -> None:
+def test_they_agree_on_everything_that_the_tables_can_report(judge: Judge, reported: Callable[[], list[State]]) -> None:
     """I-89: Healthy is exactly what is reached and serves, and no status is both or neither."""
     found = reported()
     assert len(found) > 50
-    judged = judge(executable, [state.object for state in found])
+    judged = judge([state.object for state in found])
     for state, verdict in zip(found, judged, strict=True):
         assert verdict.kstatus in SAME[verdict.argo], (state.name, verdict)
         assert verdict.message
@@ -118,11 +110,11 @@ def test_they_agree_on_everything_that_the_tables_can_report(
 
 
 @pytest.mark.parametrize("kind", ["Workspace", "WorkspaceClass", "Delegation"])
-def test_objects_that_nobody_foresaw_are_progressing(executable: Path, kind: str) -> None:
+def test_objects_that_nobody_foresaw_are_progressing(judge: Judge, kind: str) -> None:
     """No script may fail: Argo CD would show Unknown, which fails a sync."""
     odd: list[Object] = [{}, {"conditions": []}, {"observedGeneration": 1}, {"observedGeneration": 1, "conditions": []}]
     odd.append({"observedGeneration": 1, "conditions": [{"type": "Other", "status": "True"}]})
-    judged = judge(executable, [State(kind, "odd", "", status).object for status in odd])
+    judged = judge([State(kind, "odd", "", status).object for status in odd])
     assert {verdict.argo for verdict in judged} == {"Progressing"}
 
 
