@@ -68,6 +68,9 @@ CASES: list[tuple[str, Situation, dict[str, Any]]] = [
         "Ready": "True Frozen", "StopConfirmed": "True ComputeStopped"}),
     ("18 being deleted", situation(wish(Goal.DELETED), SERVED, seen(Sight.RUNNING)), {
         "Deleting": "True Releasing", "Ready": "Unknown Releasing", "StopConfirmed": "Unknown ComputeSeen"}),
+    ("19 running, and its class is gone", situation(
+        wish(backend=None, blocked=NO_CLASS), SERVED, seen(Sight.UNKNOWN, problem=NO_CLASS)), {
+        "Ready": "Unknown ClassNotFound", "Stalled": "True ClassNotFound", "Reconciling": None}),
 ]  # fmt: skip
 
 
