@@ -42,6 +42,7 @@ def ask(desk: Fleet, *objects: Object) -> str:
     return desk.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(objects))
 
 
+@pytest.mark.timeout(1800)  # the first run of a machine builds the judge
 def test_what_no_operator_has_looked_at_is_not_current(desk: Fleet, judge: Judge) -> None:
     """I-89: kstatus takes an object without any status for current, and Flux would wait for nothing."""
     items = json.loads(desk.kubectl("get", "workspace/plain", "workspaceclass/desk-process", "-o", "json"))["items"]
