@@ -28,10 +28,11 @@ format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-generate: $(READY)  ## Write crds/, the generated parts of READMEs, and the dashboard
+generate: $(READY)  ## Write crds/, the generated parts of READMEs, the dashboard, and what Argo CD is given
 	$(PY) -m workspace_operator crds crds
 	$(PY) -m workspace_operator readme README.md
 	$(PY) -m deploy.monitoring
+	$(PY) -m tests.gitops
 
 generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds

@@ -11,6 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 from tests.conformance.table import Table
+from tests.gitops.judge import Judge, program
 from tests.support import closing
 from tests.support.fleet import Fleet, workspace_class
 from tests.support.operator import ROOT, Operator
@@ -124,6 +125,12 @@ def fake_nodes(cluster: LocalCluster, say: Say) -> Iterator[FakeNodes]:
     """Ten nodes for 1000 pods each, of which none runs; for pods that ask for them."""
     with FakeNodes(cluster, 10, say=say) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def judge(say: Say) -> Judge:
+    """What Argo CD and Flux say of objects."""
+    return Judge(program(say))
 
 
 @pytest.fixture

@@ -86,14 +86,19 @@ def ensure_nodes(say: Say = say) -> NodeBinaries:
 
 
 def ensure_kwok(say: Say = say) -> Path:
-    """The program that plays fake nodes; always built, as its releases come without a checksum beside them."""
-    cache = _cache() / f"kwok-{KWOK_VERSION}"
-    found = search(["kwok"], (from_assets, lambda names, _say: _in(cache, names)), say)
+    """The program that plays fake nodes."""
+    return ensure_built("kwok", gobuild.kwok(KWOK_VERSION), say)
+
+
+def ensure_built(name: str, module: gobuild.Module, say: Say = say) -> Path:
+    """A program that is always built, because its releases, if any, come without a checksum beside them."""
+    cache = _cache() / f"{name}-{module.version}"
+    found = search([name], (from_assets, lambda names, _say: _in(cache, names)), say)
     if not found:
         with _locked(cache, say):
-            found = _in(cache, ["kwok"]) or _built(["kwok"], gobuild.kwok(KWOK_VERSION), cache, say)
-    _require(["kwok"], found)
-    return found["kwok"]
+            found = _in(cache, [name]) or _built([name], module, cache, say)
+    _require([name], found)
+    return found[name]
 
 
 def ensure_prometheus(say: Say = say) -> Found:
