@@ -10,7 +10,7 @@ demo: $(READY)  ## Run the whole product on this machine and watch it work
 	@$(PY) -m demo
 
 test: $(READY)  ## Run every test, on a real API server, a real Docker engine and a real node
-	@$(PY) -m controlplane binaries --nodes --fake-nodes
+	@$(PY) -m controlplane binaries --nodes --fake-nodes --helm
 	@$(PY) -m pytest $(ARGS)
 
 ##@ Working on it
@@ -21,7 +21,7 @@ lint: $(READY)  ## ruff
 	$(PY) -m ruff format --check .
 
 types: $(READY)  ## mypy, strict
-	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo
+	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/operatorimage.py deploy/local/controlplane deploy/local/demo
 
 format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
@@ -69,6 +69,9 @@ run: $(READY)  ## Run the operator in the foreground against $$KUBECONFIG, or th
 image: $(READY)  ## Build the reference agent's image with the Docker engine
 	@$(PY) deploy/agent/image.py $(ARGS)
 
+operator-image: $(READY)  ## Build the operator's image from local files (deploy/Dockerfile needs a registry)
+	@$(PY) deploy/local/operatorimage.py $(ARGS)
+
 install: $(READY)  ## Make .venv with the locked versions
 
 clean:  ## Remove .venv and caches
@@ -81,4 +84,4 @@ $(READY): deploy/lock/dev.txt pyproject.toml
 	@bash deploy/local/bootstrap.sh
 	@rm -f .venv/.ready-* && touch $@
 
-.PHONY: demo test check lint types format generate generated test-crash test-chaos bench lock cluster cluster-stop run image install clean help
+.PHONY: demo test check lint types format generate generated test-crash test-chaos bench lock cluster cluster-stop run image operator-image install clean help

@@ -112,9 +112,7 @@ UNUSED_EXTENSIONS = re.compile(r"^(_?test|_tkinter|_ctypes_test|xx|_curses|readl
 UNUSED_SUFFIXES = frozenset({".pyi", ".pyc", ".pyx", ".pxd", ".a", ".c", ".h"})
 
 
-def build(
-    recipe: Recipe, client: docker.DockerClient, tag: str | None = None, say: Say = print
-) -> str:
+def build(recipe: Recipe, client: docker.DockerClient, tag: str | None = None, say: Say = print) -> str:
     """Makes sure that the engine has the image under this tag, and returns the image's id."""
     started, tag = time.monotonic(), tag or recipe.tag
     files = collect(recipe)
