@@ -43,6 +43,14 @@ test-chaos: $(READY)  ## Faults everywhere for ten minutes (CHAOS_SECONDS, CHAOS
 	@$(PY) -m controlplane binaries
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_WORKSPACES=$${CHAOS_WORKSPACES:-100} $(PY) -m pytest -s tests/chaos/test_chaos.py $(ARGS)
 
+test-rbac: $(READY)  ## Take each of the operator's rights away in turn, and print what then fails
+	@$(PY) -m controlplane binaries --helm
+	@RBAC=full $(PY) -m pytest tests/deploy/test_rbac.py $(ARGS)
+
+e2e: $(READY)  ## The product as a person uses it, and the operator installed in a cluster
+	@$(PY) -m controlplane binaries --nodes --helm
+	@$(PY) -m pytest tests/e2e $(ARGS)
+
 bench: $(READY)  ## Measure, each figure beside its baseline (ARGS="--quick --only latency")
 	@$(PY) -m controlplane binaries
 	@$(PY) -m tests.bench $(ARGS)
@@ -84,4 +92,4 @@ $(READY): deploy/lock/dev.txt pyproject.toml
 	@bash deploy/local/bootstrap.sh
 	@rm -f .venv/.ready-* && touch $@
 
-.PHONY: demo test check lint types format generate generated test-crash test-chaos bench lock cluster cluster-stop run image operator-image install clean help
+.PHONY: demo test check lint types format generate generated test-crash test-chaos test-rbac e2e bench lock cluster cluster-stop run image operator-image install clean help
