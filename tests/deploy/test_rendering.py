@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def test_both_ways_install_the_same_objects(rendered: dict[str, list[Object]]) -
     assert set(by_helm) == set(by_kustomize)
     for name, found in by_kustomize.items():
         assert by_helm[name] == found, name
+
+
+def test_the_chart_is_whole_when_it_is_packed(helm: Helm, rendered: dict[str, list[Object]], tmp_path: Path) -> None:
+    """Its links lead out of its folder; a package has the files themselves. Helm's own check finds nothing."""
+    helm("lint", "--strict", str(CHART))
+    helm("package", str(CHART), "--destination", str(tmp_path))
+    (package,) = tmp_path.glob("workspace-operator-*.tgz")
+    assert objects(helm("template", "workspace-operator", str(package), "--namespace", NAMESPACE)) == rendered["helm"]
 
 
 @pytest.mark.parametrize("way", ["kustomize", "helm"])
