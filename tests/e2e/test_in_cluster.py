@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from tests.support.fleet import Fleet, Object, until, workspace, workspace_class
 from tests.support.helm import CHART, NAMESPACE, RELEASE, Helm, values_of
+from tests.support.operator import ROOT
 
 import operatorimage
 from controlplane import pythonimage
@@ -184,3 +185,14 @@ def test_an_uninstall_leaves_definitions_and_workspaces(here: Installed) -> None
     assert here.fleet.get("sleeper")["metadata"]["finalizers"]
     here.install()
     here.fleet.delete("sleeper", seconds=PATIENCE)
+
+
+def test_kustomize_takes_over_from_helm(here: Installed) -> None:
+    """`kubectl apply -k deploy/overlays/local`: one replica, which leads."""
+    here.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=300s", timeout=320)
+    here.cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "overlays" / "local"))
+    here.kubectl("rollout", "status", "deployment/workspace-operator", f"--timeout={PATIENCE}s", timeout=PATIENCE + 10)
+    (pod,) = here.pods()
+    until(lambda: here.leader() == pod, PATIENCE, here.explain)
+    here.fleet.apply(workspace_class("elsewhere", docker={"host": "tcp://127.0.0.1:2376"}))
+    until(lambda: "Unreachable" in here.cluster.kubectl("get", "wsc", "elsewhere"), PATIENCE, here.explain)
