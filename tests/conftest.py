@@ -17,6 +17,8 @@ from tests.support.fleet import Fleet, workspace_class
 from tests.support.operator import ROOT, Operator
 from tests.support.pods import Space
 
+import image
+from controlplane import pythonimage
 from controlplane.cluster import LocalCluster
 from controlplane.engine import DockerEngine
 from controlplane.fakenodes import FakeNodes
@@ -74,14 +76,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Docke
 @pytest.fixture(scope="session")
 def agent_image(engine: DockerEngine, say: Say) -> str:
     """The reference agent's image, built into the engine."""
-    import image
-
     client = docker.DockerClient(base_url=engine.host, timeout=120)
     try:
-        image.build(client, say=say)
+        pythonimage.build(image.RECIPE, client, say=say)
     finally:
         client.close()
-    return str(image.TAG)
+    return image.RECIPE.tag
 
 
 @pytest.fixture(scope="session")
@@ -97,10 +97,8 @@ def nodes(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory, say: 
 @pytest.fixture(scope="session")
 def agent_archive(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Path:
     """The reference agent's image as a file, for nodes."""
-    import image
-
     archive = tmp_path_factory.mktemp("image") / "agent.tar"
-    image.save(archive, say=say)
+    pythonimage.save(image.RECIPE, archive, say=say)
     return archive
 
 

@@ -1,4 +1,4 @@
-"""Finds Kubernetes' programs, etcd and kwok, and fetches or builds what is missing."""
+"""Finds Kubernetes' programs, etcd, kwok and helm, and fetches or builds what is missing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kubectl")
 # What a cluster with nodes needs in addition.
 NODES = ("kube-scheduler", "kubelet", "kube-proxy")
 KWOK_VERSION = "v0.8.0"
+HELM_VERSION = "v3.22.0"
 _CONNECT_TIMEOUT = 5.0
 _OPTIONS = (
     "set KUBEBUILDER_ASSETS to a directory that has them, allow this machine the network (release downloads, "
@@ -88,6 +89,11 @@ def ensure_nodes(say: Say = say) -> NodeBinaries:
 def ensure_kwok(say: Say = say) -> Path:
     """The program that plays fake nodes."""
     return ensure_built("kwok", gobuild.kwok(KWOK_VERSION), say)
+
+
+def ensure_helm(say: Say = say) -> Path:
+    """Helm in the one version that the chart is tested with."""
+    return ensure_built("helm", gobuild.helm(HELM_VERSION, VERSION), say)
 
 
 def ensure_built(name: str, module: gobuild.Module, say: Say = say) -> Path:
