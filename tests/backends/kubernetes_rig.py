@@ -1,0 +1,121 @@
+"""The conformance suite on Kubernetes: pods of a real kubelet, in a namespace that admits only the restricted standard.
+
+    pytest tests/conformance --backend=kubernetes
+
+The driver is told that this is another cluster, so that it delivers identity files, and has a kubeconfig with the
+operator's own rights (deploy/base/rbac.yaml). Data is read from the directories that the node's volumes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.conformance.rigs import MOUNT_PATH, PORT, Rig, Workload, script
+
+from controlplane.cluster import LocalCluster
+from controlplane.images import BUSYBOX_TAG
+from workspace_operator.api.base import NamespacedRef
+from workspace_operator.api.kubernetes import KubernetesBackend
+from workspace_operator.api.states import PullPolicy
+from workspace_operator.api.workspaceclass import WorkspaceClassSpec
+from workspace_operator.backends import kubernetes
+from workspace_operator.backends.kubernetes import shape
+from workspace_operator.backends.protocol import Backend, StopRequest, Template, WorkspaceRef
+
+NAMESPACE = "pods-of-conformance"
+NOWHERE = "https://127.0.0.1:9"  # nobody listens on the discard port
+NOT_USED: Any = None  # the client of the operator's own cluster
+
+
+@cache
+def restricted_namespace(cluster: LocalCluster, name: str) -> str:
+    """A namespace that enforces the strictest Pod Security Standard."""
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    return name
+
+
+class KubernetesRig(Rig):
+    """Pods on the node of the session fixture ``node``."""
+
+    name = "kubernetes"
+
+    def __init__(self, request: pytest.FixtureRequest, directory: Path) -> None:
+        super().__init__(request, directory)
+        request.getfixturevalue("node")
+        self._cluster: LocalCluster = request.getfixturevalue("cluster")
+        self._volumes: Path = request.getfixturevalue("nodes").volumes
+        self._namespace = restricted_namespace(self._cluster, NAMESPACE)
+        kubeconfig: Path = request.getfixturevalue("operator_kubeconfig")
+        self._kubeconfig = yaml.safe_load(kubeconfig.read_text())
+        self._server = self._cluster.server
+
+    def create(self, class_name: str, cluster: str) -> Backend:
+        document = json.loads(json.dumps(self._kubeconfig))
+        document["clusters"][0]["cluster"]["server"] = self._server
+
+        async def resolve(namespace: str, name: str) -> Mapping[str, bytes]:
+            return {"kubeconfig": yaml.safe_dump(document).encode()}
+
+        block = KubernetesBackend(
+            namespace=self._namespace,
+            kubeconfig_secret_ref=NamespacedRef(namespace="operator", name="cluster"),
+            image_pull_policy=PullPolicy.NEVER,
+            storage_class_name="local",
+            storage_size="1Mi",
+        )
+        return kubernetes.create(class_name, WorkspaceClassSpec(kubernetes=block), cluster, resolve, NOT_USED)
+
+    def template(self, workload: Workload = Workload.COUNTER, *, port: bool = False) -> Template:
+        return Template(
+            image=BUSYBOX_TAG,
+            command=("/bin/sh", "-c", script(workload)),
+            port=PORT if port else None,
+            mount_path=MOUNT_PATH,
+        )
+
+    async def read_data(self, ref: WorkspaceRef, name: str) -> str | None:
+        claim = await self._claim(ref)
+        file = self._volumes / f"pvc-{claim['metadata']['uid']}" / name if claim is not None else None
+        return file.read_text() if file is not None and file.exists() else None
+
+    async def data_labels(self, ref: WorkspaceRef) -> Mapping[str, str] | None:
+        claim = await self._claim(ref)
+        return None if claim is None else dict(claim["metadata"]["labels"])
+
+    def break_connection(self) -> None:
+        self._server = NOWHERE
+
+    def mend_connection(self) -> None:
+        self._server = self._cluster.server
+
+    async def clean(self) -> None:
+        """A pod goes within its grace, which is waited for here."""
+        self.mend_connection()
+        for ref in self._refs:
+            backend = await self.make(ref.class_name, ref.cluster, check=False)
+            async with asyncio.timeout(60):
+                while await backend.stop(StopRequest(ref, timedelta(0), release=True)):
+                    await asyncio.sleep(0.1)
+                while not await backend.delete_data(ref):
+                    await asyncio.sleep(0.1)
+        for backend in self._made:
+            await backend.close()
+
+    async def _claim(self, ref: WorkspaceRef) -> dict[str, Any] | None:
+        text = await asyncio.to_thread(
+            self._cluster.kubectl,
+            *("-n", self._namespace, "get", "pvc", shape.claim_name(ref.uid), "--ignore-not-found", "-o=json"),
+        )
+        return dict(json.loads(text)) if text.strip() else None
+
+
+__all__ = ["KubernetesRig", "restricted_namespace"]
