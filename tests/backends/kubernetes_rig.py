@@ -72,7 +72,9 @@ class KubernetesRig(Rig):
             storage_class_name="local",
             storage_size="1Mi",
         )
-        return kubernetes.create(class_name, WorkspaceClassSpec(kubernetes=block), cluster, resolve, NOT_USED)
+        # A grace that a kubelet has begun to grant is not cut short, and a test may ask for a minute.
+        spec = WorkspaceClassSpec(kubernetes=block, stop_grace_period="6s")
+        return kubernetes.create(class_name, spec, cluster, resolve, NOT_USED)
 
     def template(self, workload: Workload = Workload.COUNTER, *, port: bool = False) -> Template:
         return Template(

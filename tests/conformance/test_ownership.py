@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.conformance.rigs import Rig
-from tests.conformance.steps import AT_ONCE, GRACE, counted, eventually, halt, only, release, requires, run, until
+from tests.conformance.steps import AT_ONCE, GRACE, counted, eventually, halt, halted, only, release, requires, run, until
 
 from workspace_operator.api.states import Capability
 from workspace_operator.backends.protocol import Backend, Reading, StopRequest, WorkspaceRef
@@ -152,7 +152,7 @@ async def test_secrets_appear_in_no_repr_reading_or_log(rig: Rig, caplog: pytest
     seen = await run(backend, request)
     listed = await backend.list_owned()
     await halt(backend, request.ref)
-    ended = await until(backend, request.ref, Reading.HALTED)
+    ended = await halted(backend, request.ref)
     await release(backend, request.ref)
     shown = "\n".join([repr(request), repr(seen), repr(listed), repr(ended), repr(backend), caplog.text])
     assert secret not in shown

@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.rigs import Rig, Workload
 from tests.conformance.steps import counted, eventually, halt, live, only, release, run, started, until
 
+from workspace_operator.api.states import Capability
 from workspace_operator.backends.protocol import Instance, Reading
 from workspace_operator.errors import BackendError
 

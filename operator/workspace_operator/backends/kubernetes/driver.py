@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
+from workspace_operator.api.quantity import duration
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability
 from workspace_operator.api.workspaceclass import WorkspaceClassSpec
@@ -49,6 +50,8 @@ class KubernetesDriver:
         assert spec.kubernetes is not None
         self._class_name, self._cluster = class_name, cluster
         self._spec, self._block, self._place = spec, spec.kubernetes, place
+        # A kubelet does not cut a grace period short once it grants it, so none is asked for above the class's own.
+        self._grace = duration(spec.stop_grace_period)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -95,7 +98,7 @@ class KubernetesDriver:
             if request.only_before is not None and readings.incarnation_of(pod) >= request.only_before:
                 continue
             if request.release or readings.read(pod).reading in LIVE:
-                await self._end(pod, shape.seconds(request.grace))
+                await self._end(pod, shape.seconds(min(request.grace, self._grace)))
         return await self.observe(request.ref)
 
     async def restart(self, request: ProvisionRequest, grace: timedelta) -> Instance | Progress | None:
