@@ -7,7 +7,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.conformance.rigs import Rig
-from tests.conformance.steps import AT_ONCE, GRACE, counted, eventually, halt, halted, only, release, requires, run, until
+from tests.conformance.steps import (
+    AT_ONCE,
+    GRACE,
+    counted,
+    eventually,
+    halt,
+    halted,
+    only,
+    release,
+    requires,
+    run,
+)
 
 from workspace_operator.api.states import Capability
 from workspace_operator.backends.protocol import Backend, Reading, StopRequest, WorkspaceRef

@@ -7,7 +7,20 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from tests.conformance.rigs import Rig, Workload
-from tests.conformance.steps import AT_ONCE, GRACE, counted, eventually, halt, halted, live, only, release, requires, run, until
+from tests.conformance.steps import (
+    AT_ONCE,
+    GRACE,
+    counted,
+    eventually,
+    halt,
+    halted,
+    live,
+    only,
+    release,
+    requires,
+    run,
+    until,
+)
 
 from workspace_operator.api.states import Capability
 from workspace_operator.backends.protocol import Reading, StopRequest

@@ -136,9 +136,11 @@ def _waiting(pod: Object, status: Object, container: Object) -> State:
     """Not executing yet, and what for."""
     placed = _condition(status, "PodScheduled")
     if not pod["spec"].get("nodeName"):
+        said = str(placed.get("message") or "")
+        if "persistentvolumeclaim" in said.lower():
+            return State(Reading.STARTING, f"Its volume is not there: {_cut(said)}", Reason.VOLUME_NOT_READY)
         if placed.get("reason") in ("Unschedulable", "SchedulerError"):
-            text = f"No node can take it: {_cut(placed.get('message'))}"
-            return State(Reading.STARTING, text, Reason.UNSCHEDULABLE)
+            return State(Reading.STARTING, f"No node can take it: {_cut(said)}", Reason.UNSCHEDULABLE)
         return State(Reading.STARTING, "It waits to be placed on a node.")
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason, said = str(waiting.get("reason", "")), str(waiting.get("message") or "")
