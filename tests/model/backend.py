@@ -222,6 +222,8 @@ class ModelBackend(MeteredBackend):
 
     def _stop(self, request: StopRequest) -> None:
         s = self.s
+        if not s.config.halts:
+            request = replace(request, release=True, freeze=False)
         targets = [u for u in s.units if request.only_before is None or u.incarnation < request.only_before]
         if not targets:
             return
