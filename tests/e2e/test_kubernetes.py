@@ -84,6 +84,28 @@ def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> Non
     until(lambda: pods.left() == [claim], 30, lambda: str(pods.left()))
 
 
+def test_pods_in_a_namespace_of_the_class(fleet: Fleet, cluster: LocalCluster, nodes: Nodes, pods: Pods) -> None:
+    """Where they have neither ServiceAccount nor owner the token is delivered; all goes with the pod (I-13, I-50, I-51)."""
+    name = f"apart-{fleet.namespace}"[:63]
+    apart = Fleet(cluster, name)
+    cluster.kubectl("create", "namespace", apart.namespace)
+    cluster.kubectl("label", "namespace", apart.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    Fleet(cluster, "default").apply(pod_class(nodes, name, {"namespace": apart.namespace}))
+    data = {"mountPath": "/data", "whenDeleted": "Delete"}
+    fleet.apply(workspace("guest", className=name, agent=LEASED, env=OFTEN, storage=data))
+    fleet.wait_ready("guest", seconds=120)
+    assert fleet.status("guest")["credentials"]["secretName"] == "workspace-guest"
+    assert pods.left() == ["secret/workspace-guest"], "the token's anchor"
+    elsewhere = Pods(apart)
+    token = elsewhere.python("guest", f"print(open('{DIRECTORY}/token').read(), end='')")
+    fleet.delete("guest")
+    assert elsewhere.of("guest") == []
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{fleet.namespace}/leases/workspace-guest"
+    until(lambda: api_status(cluster, token, lease) == 401, REVOKED_WITHIN)
+    until(lambda: elsewhere.left() == [], 30, lambda: str(elsewhere.left()))
+    fleet.drop_classes(name)
+
+
 def test_deletion_takes_data_along_where_that_is_asked(fleet: Fleet, pods: Pods) -> None:
     """I-10, I-13."""
     fleet.apply(sleeper("brief", storage={"whenDeleted": "Delete"}))

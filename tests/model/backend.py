@@ -106,7 +106,8 @@ class ModelBackend(MeteredBackend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREEZE, Capability.DELIVER})
+        halt = {Capability.HALT} if self.s.config.halts else set[Capability]()
+        return frozenset({Capability.FREEZE, Capability.DELIVER} | halt)
 
     async def provision(self, request: ProvisionRequest) -> Instance | Progress:
         self._begin(f"provision #{request.incarnation}")
