@@ -14,6 +14,7 @@ import pytest
 import yaml
 from tests.backends.kubernetes_kit import NAMESPACE, SECRET, driver_of, no_secret, request_of, spec_of
 from tests.backends.kubernetes_rig import restricted_namespace
+from tests.support.fleet import workspace_class
 
 from controlplane.cluster import LocalCluster
 from workspace_operator.api import meta
@@ -276,3 +277,36 @@ def test_what_a_pod_is_called_fits_a_label() -> None:
     """I-05: names are DNS labels of at most 63 characters, also in a hundred years of restarts."""
     assert len(shape.pod_name(str(uuid.uuid4()), 10**9)) <= 63
     assert meta.LABEL_UID in shape.selector(uid="u")
+
+
+# -- the class's block -------------------------------------------------------------------------------------------------
+
+
+def asked(cluster: LocalCluster, block: Object) -> str:
+    """What the API server says to a class with this block; nothing is stored."""
+    manifest = yaml.safe_dump(workspace_class("asked", kubernetes=block))
+    return cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", input=manifest, check=False)
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({"runAsUser": 0}, "greater than or equal to 1"),
+        ({"storageSize": "1"}, "must be a quantity from 1Mi to 64Ti"),
+        ({"accessMode": "ReadOnlyMany"}, '"ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"'),
+        ({"namespace": "Not_A_Name"}, "should match"),
+        ({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, "operator Exists takes no value"),
+        ({"tolerations": [{"value": "b"}]}, "without a key, operator must be Exists"),
+        ({"tolerations": [{"key": "a", "tolerationSeconds": 5}]}, "needs effect: NoExecute"),
+        ({"networkPolicy": {"egressCidrs": ["10.0.0.0"]}}, "write address ranges"),
+        ({"networkPolicy": {"enabled": False, "ingressCidrs": ["10.0.0.0/8"]}}, "openings need networkPolicy.enabled"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_to_write_instead(
+    cluster: LocalCluster, block: Object, told: str
+) -> None:
+    assert told in asked(cluster, block)
+
+
+def test_an_empty_block_is_a_whole_class(cluster: LocalCluster) -> None:
+    assert "created (server dry run)" in asked(cluster, {})

@@ -85,7 +85,7 @@ def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> Non
 
 
 def test_pods_in_a_namespace_of_the_class(fleet: Fleet, cluster: LocalCluster, nodes: Nodes, pods: Pods) -> None:
-    """Where they have neither ServiceAccount nor owner the token is delivered; all goes with the pod (I-13, I-50, I-51)."""
+    """Without ServiceAccount and owner the token is delivered, and all goes with the pod (I-13, I-50, I-51)."""
     name = f"apart-{fleet.namespace}"[:63]
     apart = Fleet(cluster, name)
     cluster.kubectl("create", "namespace", apart.namespace)
