@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from tests.support.fleet import Fleet
 from tests.support.operator import Operator
 from tests.support.wild import Wild
 
+import operatorimage
+from controlplane import pythonimage
 from controlplane.cluster import LocalCluster
 from controlplane.engine import DockerEngine
 
@@ -22,6 +24,14 @@ def containers(engine: DockerEngine) -> Iterator[Containers]:
     """The engine, past the operator."""
     with containers_on(engine.host) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def operator_archive(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) -> Path:
+    """The operator's image as a file, for nodes."""
+    archive = tmp_path_factory.mktemp("operator-image") / "operator.tar"
+    pythonimage.save(operatorimage.RECIPE, archive, say=say)
+    return archive
 
 
 @pytest.fixture(scope="module")

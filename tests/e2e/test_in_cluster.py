@@ -6,24 +6,16 @@ One story in the order of the file, on a cluster of its own: what Helm removes a
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.support.fleet import Fleet, Object, until, workspace, workspace_class
-from tests.support.helm import CHART, NAMESPACE, RELEASE, Helm, values_of
+from tests.support.fleet import Object, until, workspace, workspace_class
+from tests.support.installed import PATIENCE, Installed, installed
 from tests.support.operator import ROOT
 
-import operatorimage
-from controlplane import pythonimage
-from controlplane.cluster import LocalCluster
-from controlplane.nodes import Nodes
 from workspace_operator.kube.leader import LEASE_DURATION
 
 pytestmark = [
@@ -32,11 +24,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a node needs root"),
 ]
 
-PATIENCE = 180
-RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 VALUES: Object = {
-    "image.tag": "dev",
-    "image.pullPolicy": "Never",
     # Backend process writes here; each replica has a directory of its own, which ends with it.
     "extraVolumes": [{"name": "workspaces", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "workspaces", "mountPath": "/workspaces"}],
@@ -44,76 +32,10 @@ VALUES: Object = {
 SLEEP = {"name": "sleep", "command": ["python", "-c", "import time; time.sleep(99999)"]}
 
 
-class Installed:
-    """A cluster with one node that has the operator's image, and Helm."""
-
-    def __init__(self, cluster: LocalCluster, helm: Helm) -> None:
-        self.cluster, self.helm = cluster, helm
-        self.fleet = Fleet(cluster, "team")
-
-    def kubectl(self, *arguments: str, **more: Any) -> str:
-        return self.cluster.kubectl("-n", NAMESPACE, *arguments, **more)
-
-    def install(self, **changed: Any) -> str:
-        """Install or upgrade, and wait until all replicas are ready."""
-        values = values_of({**VALUES, **changed})
-        command = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--wait", "--timeout=300s")
-        return self.helm(*command, *values, timeout=320)
-
-    def pods(self) -> dict[str, Object]:
-        """Those that are not on their way out."""
-        listed = json.loads(self.kubectl("get", "pods", "-o=json"))["items"]
-        return {pod["metadata"]["name"]: pod for pod in listed if "deletionTimestamp" not in pod["metadata"]}
-
-    def lease(self) -> Object:
-        found = self.kubectl("get", "lease", "workspace-operator", "--ignore-not-found", "-o=jsonpath={.spec}")
-        return dict(json.loads(found or "{}"))
-
-    def leader(self) -> str:
-        """The pod that leads; empty between two."""
-        return str(self.lease().get("holderIdentity") or "").partition("_")[0]
-
-    def explain(self) -> str:
-        logs = self.kubectl("logs", "--all-containers", "-l=app.kubernetes.io/component=operator", check=False)
-        return f"{self.kubectl('describe', 'pods')}\n{self.lease()}\n{logs}"
-
-    @contextmanager
-    def recorded(self) -> Iterator[list[Object]]:
-        """Every state of the Lease meanwhile."""
-        spoken = ("get", "lease", "workspace-operator", "--watch", "-o=jsonpath={.spec}{'\\n'}")
-        kubectl = [str(self.cluster._kubectl_binary()), f"--kubeconfig={self.cluster.kubeconfig}", "-n", NAMESPACE]
-        states: list[Object] = []
-        with subprocess.Popen([*kubectl, *spoken], stdout=subprocess.PIPE, text=True) as watch:
-            try:
-                yield states
-            finally:
-                watch.terminate()
-                states += [json.loads(line) for line in (watch.stdout or ()) if line.strip()]
-
-
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("image") / "operator.tar"
-    pythonimage.save(operatorimage.RECIPE, path, say=lambda text: None)
-    return path
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[Installed]:
-    obstacle = Nodes.available()
-    if obstacle is not None:
-        pytest.fail(f"no node can be had here: {obstacle}")
-    home = tmp_path_factory.mktemp("in-cluster")
-
-    def quiet(_text: str) -> None:
-        pass
-
-    with LocalCluster(home / "c", say=quiet) as cluster, Nodes(cluster, home / "n", say=quiet) as nodes:
-        nodes.add().load(archive)
-        for name in (NAMESPACE, "team"):
-            cluster.kubectl("create", "namespace", name)
-        cluster.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
-        yield Installed(cluster, Helm(home / "helm", cluster.kubeconfig))
+def here(tmp_path_factory: pytest.TempPathFactory, operator_archive: Path) -> Iterator[Installed]:
+    with installed(tmp_path_factory.mktemp("in-cluster"), operator_archive, values=VALUES) as made:
+        yield made
 
 
 def test_two_replicas_run_and_one_leads(here: Installed) -> None:
@@ -176,7 +98,7 @@ def time_of(lease: Object, field: str) -> float:
 
 def test_an_uninstall_leaves_definitions_and_workspaces(here: Installed) -> None:
     """And says so; installed again, the operator goes on with them."""
-    said = here.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=300s", timeout=320)
+    said = here.uninstall()
     assert "kept due to the resource policy" in said
     for plural in ("delegations", "workspaces", "workspaceclasses"):
         assert f"{plural}.workspace-operator.dev" in said
@@ -189,7 +111,7 @@ def test_an_uninstall_leaves_definitions_and_workspaces(here: Installed) -> None
 
 def test_kustomize_takes_over_from_helm(here: Installed) -> None:
     """`kubectl apply -k deploy/overlays/local`: one replica, which leads."""
-    here.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=300s", timeout=320)
+    here.uninstall()
     here.cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "overlays" / "local"))
     here.kubectl("rollout", "status", "deployment/workspace-operator", f"--timeout={PATIENCE}s", timeout=PATIENCE + 10)
     (pod,) = here.pods()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.fleet import Fleet, until, workspace, workspace_class
 from tests.support.manifests import process_images
-from tests.support.operator import ROOT, Operator
+from tests.support.operator import ROOT, Operator, uninstall
 from tests.support.processes import room_of, state_of
 
 from controlplane.cluster import LocalCluster
@@ -45,13 +43,6 @@ def settled(own: LocalCluster, tmp_path: Path) -> Iterator[tuple[Fleet, Operator
         leftovers = own.kubectl("get", "namespaces", "-o", "name")
         if "namespace/team" in leftovers:
             own.kubectl("delete", "namespace", "team", "--timeout=60s", timeout=70)
-
-
-def uninstall(own: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "KUBECONFIG": str(own.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
-    lease = ("--namespace", "workspace-operator-system")
-    command = [sys.executable, "-m", "workspace_operator", "uninstall", *lease, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_release_needs_an_operator_and_retain_needs_none(

@@ -14,6 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
+from controlplane.kubectl import Cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 STARTUP = 30.0
 
@@ -137,3 +139,11 @@ class Operator:
     def __exit__(self, *_: object) -> None:
         if self.alive:
             self.stop()
+
+
+def uninstall(cluster: Cluster, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """`workspace-operator uninstall` as a person runs it: from outside, with an administrator's kubeconfig."""
+    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+    lease = ("--namespace", "workspace-operator-system")
+    command = [sys.executable, "-m", "workspace_operator", "uninstall", *lease, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
