@@ -4,73 +4,110 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import threading
+from dataclasses import dataclass
+from typing import Self
 
 from tests.support.fleet import Fleet, Object
 
 from workspace_operator.api import meta
 
 
+@dataclass(frozen=True)
+class Event:
+    """What became of one pod."""
+
+    version: int
+    pod: str
+    workspace: str
+    uid: str
+    lives: bool
+
+
 class PodHistory:
-    """One watch, and the events that it has brought. The operator's own readings are not asked."""
+    """A watch from a listing on, without a gap. The operator's own readings are not asked."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def events(self) -> list[tuple[str, Object]]:
-        lines = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
-        assert "ERROR" not in {line["type"] for line in lines}, lines[-1]
-        return [(line["type"], line["object"]) for line in lines]
+    def __init__(self, fleet: Fleet) -> None:
+        self._url = f"/api/v1/namespaces/{fleet.namespace}/pods"
+        self._kubectl = [
+            str(fleet.cluster._kubectl_binary()),
+            f"--kubeconfig={fleet.cluster.kubeconfig}",
+            "get",
+            "--raw",
+        ]
+        listing = json.loads(fleet.kubectl("get", "--raw", f"{self._url}?limit=1"))
+        self._version = int(listing["metadata"]["resourceVersion"])
+        self._events: list[Event] = []
+        self._refused = ""
+        self._done = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._follow, name="pod-history", daemon=True)
 
     def reaches(self, pods: list[Object]) -> bool:
         """Whether it has come to the newest of these."""
-        newest = max(version_of(pod) for pod in pods)
-        return any(version_of(pod) >= newest for _, pod in self.events())
+        assert not self._refused, self._refused
+        return self._version >= max(int(pod["metadata"]["resourceVersion"]) for pod in pods)
 
     def doubles(self) -> list[str]:
         """Moments at which a workspace, by its UID, had two pods that may have executed."""
         live: dict[str, set[str]] = {}
         found = []
-        for kind, pod in self.events():
-            uid = pod["metadata"].get("labels", {}).get(meta.LABEL_UID, "")
-            of_one = live.setdefault(uid, set())
-            if kind != "DELETED" and may_execute(pod):
-                of_one.add(pod["metadata"]["name"])
+        for event in self._events:
+            of_one = live.setdefault(event.uid, set())
+            if event.lives:
+                of_one.add(event.pod)
             else:
-                of_one.discard(pod["metadata"]["name"])
+                of_one.discard(event.pod)
             if len(of_one) > 1:
-                found.append(f"{pod['metadata']['resourceVersion']}: {sorted(of_one)}")
+                found.append(f"{event.version}: {event.workspace} {sorted(of_one)}")
         return found
 
     def lives(self) -> dict[str, int]:
         """How many pods each workspace had over the time, by its name."""
-        names: dict[str, set[str]] = {}
-        for _, pod in self.events():
-            owner = pod["metadata"].get("labels", {}).get(meta.LABEL_NAME, "")
-            names.setdefault(owner, set()).add(pod["metadata"]["name"])
-        return {name: len(pods) for name, pods in names.items()}
+        pods: dict[str, set[str]] = {}
+        for event in self._events:
+            pods.setdefault(event.workspace, set()).add(event.pod)
+        return {name: len(names) for name, names in pods.items()}
 
+    def _follow(self) -> None:
+        """An API server with much to do ends the watch of whom it finds slow; the next goes on where that one was."""
+        while not self._done.is_set():
+            watch = f"{self._url}?watch=1&resourceVersion={self._version}&timeoutSeconds=600"
+            with subprocess.Popen([*self._kubectl, watch], stdout=subprocess.PIPE, text=True) as self._process:
+                for line in self._process.stdout or ():
+                    if not line.endswith("\n"):
+                        break  # cut off; it comes again
+                    self._note(json.loads(line))
 
-def version_of(pod: Object) -> int:
-    return int(pod["metadata"]["resourceVersion"])
+    def _note(self, told: Object) -> None:
+        pod = told["object"]
+        if told["type"] == "ERROR":
+            self._refused = str(pod)
+            self._done.set()
+            return
+        metadata = pod["metadata"]
+        labels = metadata.get("labels", {})
+        event = Event(
+            version=int(metadata["resourceVersion"]),
+            pod=metadata["name"],
+            workspace=labels.get(meta.LABEL_NAME, ""),
+            uid=labels.get(meta.LABEL_UID, ""),
+            lives=told["type"] != "DELETED" and may_execute(pod),
+        )
+        self._events.append(event)
+        self._version = event.version
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._process is not None:
+            self._process.terminate()
+        self._thread.join()
 
 
 def may_execute(pod: Object) -> bool:
     """Let go of, not over, and not seen gone: a pod that is being deleted executes until its object goes."""
     return not pod["spec"].get("schedulingGates") and pod["status"].get("phase") not in ("Succeeded", "Failed")
-
-
-@contextmanager
-def pod_history(fleet: Fleet, file: Path) -> Iterator[PodHistory]:
-    """Record from this moment on, with nothing missed: the watch begins at the version of a listing."""
-    url = f"/api/v1/namespaces/{fleet.namespace}/pods"
-    start = json.loads(fleet.kubectl("get", "--raw", f"{url}?limit=1"))["metadata"]["resourceVersion"]
-    kubectl = [str(fleet.cluster._kubectl_binary()), f"--kubeconfig={fleet.cluster.kubeconfig}"]
-    watch = f"{url}?watch=1&resourceVersion={start}&timeoutSeconds=3600"
-    with file.open("w") as out, subprocess.Popen([*kubectl, "get", "--raw", watch], stdout=out) as process:
-        try:
-            yield PodHistory(file)
-        finally:
-            process.terminate()
