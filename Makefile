@@ -51,9 +51,9 @@ test-rbac: $(READY)  ## Take each of the operator's rights away in turn, and pri
 	@$(PY) -m controlplane binaries --helm
 	@RBAC=full $(PY) -m pytest tests/deploy/test_rbac.py $(ARGS)
 
-e2e: $(READY)  ## The product as a person uses it, and the operator installed in a cluster
-	@$(PY) -m controlplane binaries --nodes --helm
-	@$(PY) -m pytest tests/e2e $(ARGS)
+e2e: $(READY)  ## The operator installed in a local cluster, and its workspaces as pods (FLEET_WORKSPACES)
+	@$(PY) -m controlplane binaries --nodes --fake-nodes --helm
+	@FLEET_WORKSPACES=$${FLEET_WORKSPACES:-100} $(PY) -m pytest tests/e2e/test_in_cluster*.py tests/e2e/test_kubernetes*.py $(ARGS)
 
 bench: $(READY)  ## Measure, each figure beside its baseline (ARGS="--quick --only latency")
 	@$(PY) -m controlplane binaries
