@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 export PYTHONPATH := operator:deploy/local:deploy/agent:.
+WORKERS ?= 4  # pytest processes, each with parts of its own; most tests wait for something, so more than cores pay
 READY := .venv/.ready-$(shell cat deploy/lock/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
 ##@ The two commands
@@ -11,7 +12,7 @@ demo: $(READY)  ## Run the whole product on this machine and watch it work
 
 test: $(READY)  ## Run every test, on a real API server, a real Docker engine and a real node
 	@$(PY) -m controlplane binaries --nodes --fake-nodes
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 ##@ Working on it
 check: lint types generated test  ## All that CI runs
@@ -21,19 +22,21 @@ lint: $(READY)  ## ruff
 	$(PY) -m ruff format --check .
 
 types: $(READY)  ## mypy, strict
-	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo
+	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo deploy/monitoring
 
 format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-generate: $(READY)  ## Write crds/ and the generated parts of the README
+generate: $(READY)  ## Write crds/, the generated parts of READMEs, and the dashboard
 	$(PY) -m workspace_operator crds crds
 	$(PY) -m workspace_operator readme README.md
+	$(PY) -m deploy.monitoring
 
 generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds
 	$(PY) -m workspace_operator readme --check README.md
+	$(PY) -m deploy.monitoring --check
 
 test-crash: $(READY)  ## Kill the operator at every step it takes (ARGS="--backend=ec2")
 	@$(PY) -m controlplane binaries

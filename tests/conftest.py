@@ -10,6 +10,8 @@ from pathlib import Path
 
 import docker
 import pytest
+from tests.conformance.table import Table
+from tests.support import closing
 from tests.support.fleet import Fleet, workspace_class
 from tests.support.operator import ROOT, Operator
 from tests.support.pods import Space
@@ -23,6 +25,12 @@ from controlplane.nodes import Node, Nodes
 Say = Callable[[str], None]
 PYTHON = sys.executable
 _serial = itertools.count(1)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(closing.Hooks())
+    pluginmanager.register(closing.Closing())
+    pluginmanager.register(Table())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -117,7 +117,7 @@ async def staged(lab: Lab, agents: int, sources: int, *, work: float = 0.0, capa
             flat = (str(word) for pair in arguments.items() for word in pair)
             servers.append(await stack.enter_async_context(lab.subject("agents_main", *flat)))
         addresses = {name: at for server in servers for name, at in (await _addresses(server)).items()}
-        limits = httpx.Limits(keepalive_expiry=3)  # before the agents' uvicorn closes them
+        limits = httpx.Limits(max_keepalive_connections=None, keepalive_expiry=1)  # long before the agents close them
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=60, limits=limits))
         factory = ClientFactory(ClientConfig(streaming=False, httpx_client=http))
         clients = {name: await factory.create_from_url(f"http://{at}") for name, at in addresses.items()}

@@ -13,6 +13,7 @@ from tests.crash.matrix import Matrix, Report
 from tests.crash.rigs import DelegationRig, DockerRig, Ec2Rig, ProcessRig, Rig
 from tests.crash.subject import subject
 from tests.crash.table import lines
+from tests.support.closing import Words
 
 BACKENDS = ("process", "docker", "ec2")
 DELEGATION = "delegation"
@@ -80,9 +81,8 @@ def _subject_of(item: pytest.Item) -> str | None:
     return next(str(item.callspec.params[name]) for name in ("backend", "ledger") if name in item.callspec.params)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_closing_words(config: pytest.Config) -> Words:
     reports = config.stash.get(_REPORTS, {})
-    if reports:
-        terminalreporter.section("death at every step: kill -9 right before and right after each call")
-        for line in lines(reports):
-            terminalreporter.write_line(line)
+    return "death at every step: kill -9 right before and right after each call", list(
+        lines(reports)
+    ) if reports else []

@@ -265,7 +265,7 @@ def test_a_crash_loop_slows_down_also_over_a_restart_of_the_operator(
     until(lambda: failures() > before, 40)
     assert min(seen[count]["count"] for count in seen if count > before) == before + 1, "nothing was forgotten"
     until(lambda: failures() >= 5, 60)
-    until(lambda: (c := fleet.condition("loop", "Stalled")) and c["status"] == "True", 5)
+    until(lambda: (c := fleet.condition("loop", "Stalled")) and c["status"] == "True")
     times = fleet.kubectl("get", "events", "--field-selector=reason=InstanceExited", "-o", "json")
     assert len(json.loads(times)["items"]) <= 8, "events on transitions only"
 
@@ -281,7 +281,7 @@ def test_a_start_that_takes_too_long_is_released_and_said(
     pid = room_of(fleet, "slow").pid
     ready = fleet.wait_reason("slow", "ProvisionTimeout", seconds=30)
     assert "Not ready within 5 s" in ready["message"] and "raise spec.provisionTimeout" in ready["message"]
-    until(lambda: state_of(pid) is None, 5)
+    until(lambda: state_of(pid) is None)
     assert fleet.status("slow")["failures"]["count"] == 1
     fleet.patch("slow", env=None, provisionTimeout=None)
     fleet.wait_ready("slow")

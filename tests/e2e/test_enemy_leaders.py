@@ -17,7 +17,7 @@ from tests.support.wild import Wild
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine]
 
-TAKE_OVER = 20  # seconds: the Lease lasts 15, looked at every 2
+TAKE_OVER = 60  # seconds at most: the Lease lasts 15, looked at every 2
 SIX = [f"w{number}" for number in range(6)]
 
 
@@ -26,6 +26,12 @@ def rival(wild: Wild, operator_kubeconfig: Path, tmp_path: Path) -> Iterator[Ope
     """A second operator on the same Lease."""
     with Operator(operator_kubeconfig, tmp_path, lease="wild") as running:
         yield running
+
+
+def holder(wild: Wild) -> str:
+    """Who has the Lease."""
+    arguments = ("get", "lease", "wild", "-n", "workspace-operator-system", "-o=jsonpath={.spec.holderIdentity}")
+    return wild.cluster.kubectl(*arguments)
 
 
 def test_of_two_operators_one_acts_and_the_other_takes_over(
@@ -55,10 +61,10 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
 
     leader.start(wait=False)  # the first comes back and follows
     until(lambda: leader.get("/readyz")[0] == 200, 20)
-    handed_over = time.monotonic()
+    held = holder(wild)
     assert rival.stop() == 0
-    until(lambda: leader.metric("workspace_operator_leader") == 1, 8)
-    assert time.monotonic() - handed_over < 8, "a clean exit gives the Lease back at once"
+    assert holder(wild) != held, "a clean exit gives the Lease back at once"
+    until(lambda: leader.metric("workspace_operator_leader") == 1, TAKE_OVER)
     fleet.desire("before", "Running")
     fleet.wait_phase("before", "Running")
 
@@ -75,7 +81,7 @@ def test_a_leader_that_was_frozen_does_not_act_beside_the_next(
     until(lambda: rival.metric("workspace_operator_leader") == 1, TAKE_OVER)
     fleet.wait_phase("one", "Paused")
     os.kill(leader.pid, signal.SIGCONT)
-    until(lambda: not leader.alive, 5)
+    until(lambda: not leader.alive)
     assert rival.metric("workspace_operator_leader") == 1
     assert fleet.phase("one") == "Paused"
     assert containers.only(fleet.get("one")).status == "exited"

@@ -55,7 +55,7 @@ def test_a_changed_restart_token_costs_exactly_one_restart(fleet: Fleet, operato
     fleet.patch("again", restartToken="a")
     until(lambda: fleet.status("again").get("restartToken") == "a", 30)
     fleet.wait_phase("again", "Running")
-    until(lambda: fleet.status("again")["instance"]["incarnation"] == 2, 5)
+    until(lambda: fleet.status("again")["instance"]["incarnation"] == 2)
     fault(fleet.status("again")["endpoint"], "ignore-sigterm")  # the next restart takes a whole grace period
     for token in "bcdef":
         fleet.patch("again", restartToken=token)

@@ -28,6 +28,12 @@ METRICS = (
     "workspace_operator_loop_age_seconds",
     "workspace_operator_sweep_completed_timestamp_seconds",
     "workspace_operator_orphans",
+    "workspace_operator_orphan_oldest_seconds",
+    "workspace_operator_sweep_bound_seconds",
+    "workspace_operator_class_ready",
+    "workspace_operator_loop_overdue_after_seconds",
+    "workspace_operator_queue_oldest_seconds",
+    "workspace_operator_pass_longest_running_seconds",
 )
 
 
@@ -58,6 +64,9 @@ def test_probes_metrics_and_logs(json_operator: Operator, fleet: Fleet, process_
     assert 'version="' in next(line for line in text.splitlines() if line.startswith("workspace_operator_build_info{"))
     labels = {"backend": "process", "verb": "provision", "outcome": "ok"}
     assert operator.metric("workspace_operator_verbs_total", **labels) == 1
+    for operation in ("issue", "revoke"):
+        done = {"operation": operation, "outcome": "ok"}
+        assert operator.metric("workspace_operator_identity_operations_total", **done) >= 1
     loops = set(re.findall(r'workspace_operator_loop_age_seconds\{loop="([^"]+)"\}', text))
     expected = {f"sweep/{process_class}", "resync", "events", f"list/{process_class}", f"watch/{process_class}"}
     assert loops >= expected | {"event/workspaces", "event/workspaceclasses", "event/leases"}

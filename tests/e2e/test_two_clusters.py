@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def sides(tmp_path: Path, engine: DockerEngine, agent_image: str) -> Iterator[li
 def test_each_sweeps_its_own(sides: list[Side], containers: Containers) -> None:
     """I-15: the leak of one is removed by its own operator, and everything of the other stays."""
     one, other = sides
-    listing = containers.client.containers.list
+    listing = partial(containers.client.containers.list, ignore_removed=True)
 
     def shown(side: Side) -> set[str]:
         return {c.id for c in listing(all=True, filters={"label": f"{meta.LABEL_CLUSTER}={side.id}"})}

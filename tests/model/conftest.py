@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from tests.model.explore import TAKEN
+from tests.model.explore import TAKEN, rows_taken
 from tests.model.simulation import COVERED
 from tests.model.test_world import LINES
+from tests.support.closing import Words
 
 from workspace_operator.lifecycle.table import TABLE
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not LINES and not COVERED.traces:
-        return
-    terminalreporter.section("model of the lifecycle")
-    if LINES:
-        _explored(terminalreporter)
+def pytest_closing_words(config: pytest.Config) -> Words:
+    lines = [*LINES, *rows_taken(TABLE, TAKEN)] if LINES else []
     if COVERED.traces:
-        terminalreporter.write_line(COVERED.line())
-
-
-def _explored(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in LINES:
-        terminalreporter.write_line(line)
-    untaken = [row for row in TABLE if not TAKEN[row]]
-    terminalreporter.write_line(f"rows of the table taken: {len(TABLE) - len(untaken)} of {len(TABLE)}")
-    for row in untaken:
-        terminalreporter.write_line(f"  not taken: {row.goal} / {row.sight} / {row.guard} -> {row.step}")
+        lines.append(COVERED.line())
+    return "model of the lifecycle", lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,6 +23,13 @@ from workspace_operator.lifecycle.table import Row, Step
 
 PASSES = 30  # within so many passes of a calm world every goal is reached
 TAKEN: Counter[Row] = Counter()  # rows of the table, over all explorations
+
+
+def rows_taken(table: Sequence[Any], taken: Mapping[Any, int]) -> list[str]:
+    """How many rows of a table the explorations went through, and those that they did not."""
+    left = [row for row in table if not taken[row]]
+    lines = [f"rows of the table taken: {len(table) - len(left)} of {len(table)}"]
+    return lines + [f"  not taken: {row.goal} / {row.sight} / {row.guard} -> {row.step}" for row in left]
 
 
 @dataclass

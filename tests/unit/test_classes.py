@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.unit.kit import workspace_class
 
 from workspace_operator.api.reasons import Reason
@@ -46,8 +47,8 @@ class Desk:
         metered = MeteredBackend("fake", self.backend, ClassLimits(), lambda: True)  # type: ignore[arg-type]
         world: Any = SimpleNamespace(
             store=self.store,
-            door=SimpleNamespace(open=self._open, find=lambda name: metered),
-            observer=SimpleNamespace(follow=self._nothing, problem=lambda name: self.problem),
+            door=SimpleNamespace(open=self._open, find=lambda name: metered, close=self._nothing),
+            observer=SimpleNamespace(follow=self._nothing, unfollow=self._nothing, problem=lambda name: self.problem),
             client=SimpleNamespace(merge=self._merge),
             events=SimpleNamespace(post=lambda *_, reason, **more: self.said.append(reason)),
             sweeps={},
@@ -110,5 +111,25 @@ def test_a_changed_class_is_checked_anew(desk: Desk) -> None:
         desk.opened = True
         await desk.passes(2)
         assert desk.backend.checks == 2
+
+    asyncio.run(work())
+
+
+def test_a_class_that_is_gone_leaves_no_gauge_behind(desk: Desk) -> None:
+    """Else the alert on what it said last would fire until the operator's next start."""
+
+    def ready() -> float | None:
+        return REGISTRY.get_sample_value("workspace_operator_class_ready", {"class": "c"})
+
+    async def work() -> None:
+        await desk.passes(2)
+        assert ready() == 1
+        desk.problem = Failure(FailureClass.BACKEND, Reason.BACKEND_UNREACHABLE, "It does not answer.")
+        desk.backend.fails = BackendUnreachable(Reason.BACKEND_UNREACHABLE, "It does not answer.")
+        await desk.passes(2)
+        assert ready() == 0
+        del desk.store.classes["c"]
+        await desk.passes(2)
+        assert ready() is None
 
     asyncio.run(work())

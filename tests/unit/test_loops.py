@@ -119,6 +119,15 @@ async def test_every_loop_has_the_gauge_of_its_last_success(supervisor: Supervis
     assert names == {"event/workspaces"}
 
 
+async def test_only_what_may_not_be_silent_has_the_gauge_of_when_it_is_overdue(supervisor: Supervisor) -> None:
+    """An alert compares the two gauges, so each loop keeps its number in the code alone."""
+    supervisor.heartbeat("event/workspaces")
+    supervisor.heartbeat("resync", 900)
+    supervisor.collect()
+    samples = [sample for metric in metrics.LOOP_OVERDUE_AFTER.collect() for sample in metric.samples]
+    assert [(sample.labels["loop"], sample.value) for sample in samples] == [("resync", 900)]
+
+
 # -- the metered backend -----------------------------------------------------------------------------------------------
 
 

@@ -204,3 +204,21 @@ async def test_what_is_known_of_a_key_at_rest_is_dropped() -> None:
         for number in range(50):
             queue.add(str(number))
         await until(lambda: not queue._entries)
+
+
+async def test_it_tells_how_long_the_oldest_key_waits_and_the_oldest_pass_runs() -> None:
+    """I-45: while every worker hangs no pass ends, so no histogram moves."""
+    hang = asyncio.Event()
+
+    async def work(key: str) -> None:
+        await hang.wait()
+
+    async with running(work, workers=1, deadline=60) as queue:
+        assert (queue.oldest, queue.longest) == (0, 0)
+        queue.add("a")
+        await until(lambda: queue.longest > 0)
+        assert queue.oldest == 0
+        queue.add("b")
+        await until(lambda: 0 < queue.oldest < queue.longest)
+        hang.set()
+        await until(lambda: queue.longest == queue.oldest == queue.busy == 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.support.sweeps import KUBE_SYSTEM, Sweeps
 from tests.unit.kit import body
 
@@ -274,5 +275,24 @@ def test_report_mode_tells_once(rig: Callable[..., Rig]) -> None:
         await it.sweeps(4)
         assert [reason for reason, _ in it.told] == [Reason.ORPHANS_FOUND]
         assert "STOP lost" not in it.api.calls
+
+    run(work)
+
+
+def test_gauges_tell_how_long_an_orphan_is_known_and_when_it_was_to_be_gone(rig: Callable[..., Rig]) -> None:
+    """An alert compares the two, so it holds for any interval and grace."""
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(f"workspace_operator_{name}", {"class": "c", **labels})
+
+    async def work() -> None:
+        it = rig("lost", mode="Report", interval="10m", gracePeriod="2m")
+        await it.sweeps(3)
+        assert gauge("orphans", kind="NoWorkspace") == 1
+        assert gauge("orphan_oldest_seconds", kind="NoWorkspace") == 200
+        assert gauge("sweep_bound_seconds") == 720
+        it.cloud.instances.clear()
+        await it.sweeps()
+        assert gauge("orphan_oldest_seconds", kind="NoWorkspace") == 0
 
     run(work)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane import gobuild
-from controlplane.packages import PackageError, apt_install, pip_install
+from controlplane.packages import PackageError, apt_install, apt_unpack, pip_install
 from controlplane.processes import Say, say
 
 VERSION = "v1.36.3"
@@ -94,6 +94,20 @@ def ensure_kwok(say: Say = say) -> Path:
             found = _in(cache, ["kwok"]) or _built(["kwok"], gobuild.kwok(KWOK_VERSION), cache, say)
     _require(["kwok"], found)
     return found["kwok"]
+
+
+def ensure_prometheus(say: Say = say) -> Found:
+    """``prometheus`` and ``promtool`` for the tests of deploy/monitoring; the package is unpacked, not installed."""
+    names, unpacked = ("prometheus", "promtool"), _cache() / "prometheus"
+    found = search(names, (from_assets, from_path, lambda wanted, _say: _in(unpacked / "usr/bin", wanted)), say)
+    if _missing(names, found):
+        with _locked(unpacked, say):
+            found = _in(unpacked / "usr/bin", names)
+            if _missing(names, found):
+                apt_unpack("prometheus", unpacked, say)
+                found = _in(unpacked / "usr/bin", names)
+    _require(names, found)
+    return found
 
 
 def _kubernetes(names: Sequence[str], say: Say) -> Found:

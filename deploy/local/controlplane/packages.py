@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,20 @@ def apt_install(packages: Sequence[str], say: Say) -> None:
         raise PackageError(f"apt-get could not install {' '.join(packages)}: {failure}")
 
 
+def apt_unpack(package: str, target: Path, say: Say) -> None:
+    """Put a package's files into a directory of its own: nothing is installed, no script of it runs."""
+    say(f"fetching {package} with apt-get")
+    with tempfile.TemporaryDirectory() as scratch:
+        failure = _apt("download", package, directory=Path(scratch))
+        if failure is not None and apt_obstacle() is None:
+            say("refreshing the package lists with apt-get update")
+            failure = _apt("update") or _apt("download", package, directory=Path(scratch))
+        for archive in Path(scratch).glob("*.deb"):
+            failure = failure or _run(["dpkg-deb", "--extract", str(archive), str(target)], timeout=300)
+    if failure is not None:
+        raise PackageError(f"{package} could not be fetched: {failure}")
+
+
 def pip_install(requirement: str, target: Path, say: Say) -> None:
     """Put one Python package, without its dependencies, into a directory of its own."""
     say(f"installing {requirement} from the Python package index into {target}")
@@ -77,17 +92,21 @@ def pip_install(requirement: str, target: Path, say: Say) -> None:
         raise PackageError(f"{requirement} could not be installed: {failure}")
 
 
-def _apt(*arguments: str) -> str | None:
-    return _run([*_APT, *arguments], timeout=900)
+def _apt(*arguments: str, directory: Path | None = None) -> str | None:
+    return _run([*_APT, *arguments], timeout=900, directory=directory)
 
 
-def _run(command: Sequence[str], timeout: float) -> str | None:
+def _run(command: Sequence[str], timeout: float, directory: Path | None = None) -> str | None:
     """The last line of what went wrong, or None."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=directory, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"no end after {timeout:.0f} s"
+    except FileNotFoundError:
+        return f"this machine has no {command[0]}"
     if result.returncode == 0:
         return None
     lines = (result.stderr.strip() or result.stdout.strip()).splitlines()

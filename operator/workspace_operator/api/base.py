@@ -20,7 +20,7 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
-def rule(expression: str, message: str, **more: str) -> JsonValue:
+def rule(expression: str, message: str, **more: str | bool) -> JsonValue:
     """One CEL rule (``x-kubernetes-validations``): ``message`` tells the user what to write instead."""
     return {"rule": expression, "message": message, **more}
 

@@ -310,8 +310,13 @@ class Workspace(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",
-                "a workspace's name has at most 63 characters and no dot, because it becomes a host name and a label",
+                "size(self.metadata.name) <= 63",
+                "a workspace's name has at most 63 characters, because it becomes a host name and a label",
+            ),
+            rule(  # those that an earlier version let in can still be written, and so be deleted
+                "oldSelf.hasValue() || !self.metadata.name.contains('.')",
+                "a workspace's name has no dot, because it becomes a host name and a part of delegations' names",
+                optionalOldSelf=True,
             ),
             rule(
                 "!has(self.spec.parentRef) || self.spec.parentRef.name != self.metadata.name",

@@ -58,6 +58,7 @@ class ClassReconciler:
         await self._world.observer.unfollow(name)
         await self._world.door.close(name)
         self._checked.pop(name, None)
+        metrics.forget_class(name)
         self._wake_workspaces(name)
 
     def _wake_workspaces(self, name: str) -> None:
@@ -98,6 +99,7 @@ class ClassReconciler:
         name, store = class_.metadata.name, self._world.store
         backend = self._world.door.find(name)
         counts = store.phases_of_class(name, is_default_class(class_.metadata.annotations))
+        metrics.CLASS_READY.labels(name).set(verdict[0] is ConditionStatus.TRUE)
         for phase, number in counts.items():
             metrics.WORKSPACES.labels(name, phase).set(number)
         for phase in class_.status.workspaces.keys() - counts.keys():

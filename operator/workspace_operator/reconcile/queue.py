@@ -30,7 +30,7 @@ class _Entry:
     due_at: float | None = None  # when it became due; None: not queued
     timer: asyncio.TimerHandle | None = None
     timer_at: float = 0.0
-    running: bool = False
+    running_since: float | None = None  # when its pass began; None: none is under way
     dirty: bool = False  # woken while running: one more pass follows
     failures: int = 0
 
@@ -51,7 +51,7 @@ class KeyedQueue:
         entry = self._entries.setdefault(key, _Entry())
         if delay is not None and delay > timedelta(0):
             self._schedule(key, entry, delay.total_seconds())
-        elif entry.running:
+        elif entry.running_since is not None:
             entry.dirty = True
         elif entry.due_at is None:
             self._make_due(key, entry)
@@ -64,6 +64,18 @@ class KeyedQueue:
     def busy(self) -> int:
         """Passes under way."""
         return len(self._running)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds that the key at the head has been due."""
+        due_at = self._entries[self._due[0]].due_at if self._due else None
+        return 0.0 if due_at is None else time.monotonic() - due_at
+
+    @property
+    def longest(self) -> float:
+        """Seconds that the oldest pass has been under way."""
+        began = [entry.running_since for entry in self._entries.values() if entry.running_since is not None]
+        return time.monotonic() - min(began) if began else 0.0
 
     async def run(self) -> None:
         """The dispatcher; cancel it to stop taking new work."""
@@ -127,7 +139,7 @@ class KeyedQueue:
         entry = self._entries[key]
         assert entry.due_at is not None
         metrics.QUEUE_DELAY.labels(self.name).observe(time.monotonic() - entry.due_at)
-        entry.due_at, entry.running, entry.dirty = None, True, False
+        entry.due_at, entry.running_since, entry.dirty = None, time.monotonic(), False
         if entry.timer is not None:
             entry.timer.cancel()
             entry.timer = None
@@ -153,7 +165,7 @@ class KeyedQueue:
             self._finished(key, entry, again)
 
     def _finished(self, key: str, entry: _Entry, again: timedelta | None) -> None:
-        entry.running = False
+        entry.running_since = None
         if entry.dirty or again == timedelta(0):
             self._make_due(key, entry)
         elif again is not None:

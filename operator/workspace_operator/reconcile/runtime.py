@@ -118,6 +118,8 @@ class Runtime:
         """Refresh gauges that are cheap to compute, right before a scrape."""
         for queue in self._queues:
             metrics.QUEUE_DEPTH.labels(queue.name).set(len(queue))
+            metrics.QUEUE_OLDEST.labels(queue.name).set(queue.oldest)
+            metrics.PASS_LONGEST.labels(queue.name).set(queue.longest)
         self.delegations.collect()
 
     # -- what the handlers hand over -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from workspace_operator.lifecycle.table import Guard, Step
 from workspace_operator.reconcile.references import environment
 from workspace_operator.reconcile.run import Run
 from workspace_operator.reconcile.wishes import template_of
+from workspace_operator.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ async def fail(run: Run, s: Situation, decision: Decision) -> None:
 
 async def revoke(run: Run, s: Situation, decision: Decision) -> None:
     """End the token by deleting its Secret."""
-    await run.world.identities.revoke(run.workspace)
+    await _revoke(run)
     run.memory.credentials = None
     run.record = report.with_credentials(run.record, None)
 
@@ -119,8 +120,9 @@ async def renew(run: Run, s: Situation, decision: Decision) -> None:
     """Deliver a fresh token to the running instance; a failure is tried again and disturbs nothing else."""
     try:
         await _put_on_record(run, s, decision)
-        credentials = await _issue(run, fresh_start=False)
-        await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
+        with metrics.counted("renew"):
+            credentials = await _issue(run, fresh_start=False)
+            await _backend(run).deliver(run.ref, s.seen.incarnation, credentials.files)
     except Conflict:
         raise
     except OperatorError as error:
@@ -229,7 +231,7 @@ async def _stop(run: Run, request: StopRequest, *, revoke: bool) -> None:
     tasks: list[Awaitable[object]] = [_backend(run).stop(request)]
     unrecorded = run.wish.wants_credentials and run.record.instance is None  # someone wiped the status
     if revoke and (run.record.credentials is not None or unrecorded):
-        tasks.append(run.world.identities.revoke(run.workspace))
+        tasks.append(_revoke(run))
     stopped, *revoked = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in revoked:
         if isinstance(outcome, BaseException):
@@ -296,11 +298,17 @@ def _expected(run: Run, s: Situation) -> CredentialsStatus:
 async def _issue(run: Run, *, fresh_start: bool) -> Credentials:
     assert run.class_ is not None
     identity = run.class_.spec.identity
-    credentials = await run.world.identities.issue(
-        run.workspace, duration(identity.token_lifetime), identity.server, fresh_start=fresh_start
-    )
+    with metrics.counted("issue"):
+        credentials = await run.world.identities.issue(
+            run.workspace, duration(identity.token_lifetime), identity.server, fresh_start=fresh_start
+        )
     run.memory.credentials = credentials
     return credentials
+
+
+async def _revoke(run: Run) -> None:
+    with metrics.counted("revoke"):
+        await run.world.identities.revoke(run.workspace)
 
 
 def _frozen_with_token(s: Situation) -> bool:

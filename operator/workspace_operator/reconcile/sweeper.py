@@ -252,11 +252,8 @@ class Sweeper:
     ) -> None:
         name, fuse = class_.metadata.name, judgement.book.fuse
         self._tell_of_new(class_, state, judgement, policy)
-        for kind in Kind:
-            number = sum(suspect.kind is kind for suspect in judgement.book.suspects.values())
-            metrics.ORPHANS.labels(name, kind).set(number)
-        metrics.FUSE_BLOWN.labels(name).set(fuse is not None)
-        metrics.SWEEP_COMPLETED.labels(name).set_to_current_time()
+        if self._classes.get(name) is state:  # a class that went meanwhile shows nothing any more
+            _count(class_, judgement, policy)
         shown = SweepFuse(token=fuse.token, orphans=fuse.orphans) if fuse is not None else None
         if shown is not None and shown != state.status.fuse:
             self._tell(class_, Reason.SWEEP_FUSE_BLOWN, stalled(shown, name)[2], warning=True)
@@ -313,6 +310,19 @@ class Sweeper:
             state.status = class_.status.sweep
             fuse = state.status.fuse
             state.book = Book(fuse=Fuse(fuse.token, fuse.orphans) if fuse is not None else None)
+
+
+def _count(class_: WorkspaceClass, judgement: Judgement, policy: Policy) -> None:
+    """The gauges of one complete sweep."""
+    name, now = class_.metadata.name, time.monotonic()
+    for kind in Kind:
+        ages = [now - suspect.since for suspect in judgement.book.suspects.values() if suspect.kind is kind]
+        metrics.ORPHANS.labels(name, kind).set(len(ages))
+        metrics.ORPHAN_OLDEST.labels(name, kind).set(max(ages, default=0.0))
+    bound = duration(class_.spec.sweep.interval) + policy.grace
+    metrics.SWEEP_BOUND.labels(name).set(bound.total_seconds())
+    metrics.FUSE_BLOWN.labels(name).set(judgement.book.fuse is not None)
+    metrics.SWEEP_COMPLETED.labels(name).set_to_current_time()
 
 
 def _policy(class_: WorkspaceClass) -> Policy:

@@ -89,8 +89,11 @@ class Supervisor:
     def collect(self) -> None:
         """Refresh the age gauges, right before a scrape."""
         metrics.LOOP_AGE.clear()
+        metrics.LOOP_OVERDUE_AFTER.clear()
         for beat in self._beats.values():
             metrics.LOOP_AGE.labels(beat.name).set(beat.age)
+            if beat.overdue_after is not None:
+                metrics.LOOP_OVERDUE_AFTER.labels(beat.name).set(beat.overdue_after)
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if task.cancelled() or self._tasks.get(name) is not task:

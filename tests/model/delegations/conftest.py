@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.model.delegations.explore import TAKEN
 from tests.model.delegations.test_world import LINES
+from tests.model.explore import rows_taken
+from tests.support.closing import Words
 
 from workspace_operator.lifecycle.delegation.table import TABLE
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not LINES:
-        return
-    terminalreporter.section("model of delegations")
-    for line in LINES:
-        terminalreporter.write_line(line)
-    untaken = [row for row in TABLE if not TAKEN[row]]
-    terminalreporter.write_line(f"rows of the table taken: {len(TABLE) - len(untaken)} of {len(TABLE)}")
-    for row in untaken:
-        terminalreporter.write_line(f"  not taken: {row.goal} / {row.sight} / {row.guard} -> {row.step}")
+def pytest_closing_words(config: pytest.Config) -> Words:
+    return "model of delegations", [*LINES, *rows_taken(TABLE, TAKEN)] if LINES else []

@@ -42,8 +42,11 @@ class Ledger:
         self.count()
 
     def count(self) -> None:
-        """Refresh the gauge of delegations by phase."""
+        """Refresh the gauges of delegations by phase, and of the one that waits longest."""
         phases = Counter(entry.phase or DelegationPhase.QUEUED for _, entry in self._desk.book.entries())
+        queued = (e.created for _, e in self._desk.book.entries() if e.phase in (None, DelegationPhase.QUEUED))
+        now = self._desk.clock.now()
+        metrics.DELEGATION_OLDEST_QUEUED.set((now - min(queued, default=now)).total_seconds())
         for phase in DelegationPhase:
             metrics.DELEGATIONS.labels(phase).set(phases.get(phase, 0))
 
