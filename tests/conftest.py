@@ -42,8 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         action="append",
         metavar="NAME",
-        help="run the conformance suite on this backend only (repeatable): process, docker, ec2 or module:Class "
-        "of your own Rig (tests/conformance/rigs.py)",
+        help="run the conformance suite on this backend only (repeatable): process, docker, ec2, kubernetes "
+        "or module:Class of your own Rig (tests/conformance/rigs.py)",
     )
 
 

@@ -16,7 +16,7 @@ import aiohttp
 import kopf
 
 from workspace_operator import __version__, handlers
-from workspace_operator.backends.door import DRIVERS, Create
+from workspace_operator.backends.door import Create
 from workspace_operator.kube.client import KubeClient, cluster_id, load_configuration
 from workspace_operator.kube.leader import LEASE_DURATION, Leadership
 from workspace_operator.reconcile.runtime import Runtime
@@ -37,7 +37,7 @@ CLEANUP = 20.0
 class App:
     """One operator process."""
 
-    def __init__(self, settings: Settings, drivers: Mapping[str, Create] = DRIVERS) -> None:
+    def __init__(self, settings: Settings, drivers: Mapping[str, Create] | None = None) -> None:
         self._settings, self._drivers = settings, drivers
         self._runtime: Runtime | None = None
         self._leadership: Leadership | None = None

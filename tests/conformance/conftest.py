@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from tests.conformance.rigs import RIGS, Rig
 
-#: Rigs that are imported only when they are run: the EC2 one brings moto with it.
-BY_NAME = {"ec2": "tests.backends.ec2_rig:Ec2Rig"}
+#: Rigs that are imported only when they are run: the EC2 one brings moto with it, and pods need a node.
+BY_NAME = {"ec2": "tests.backends.ec2_rig:Ec2Rig", "kubernetes": "tests.backends.kubernetes_rig:KubernetesRig"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "rig" in metafunc.fixturenames:
         names = metafunc.config.getoption("--backend", default=None) or [*RIGS, *BY_NAME]
-        marks = {"docker": [pytest.mark.engine]}
+        marks = {"docker": [pytest.mark.engine], "kubernetes": [pytest.mark.cluster]}
         params = [pytest.param(name, id=name, marks=marks.get(name, [])) for name in names]
         metafunc.parametrize("rig", params, indirect=True)
 

@@ -88,14 +88,28 @@ async def counted(rig: Rig, ref: WorkspaceRef, times: int) -> None:
     await eventually(probe, f"the workload's start number {times}")
 
 
-async def halt(backend: Backend, ref: WorkspaceRef, grace: timedelta = GRACE) -> Instance:
-    """Stop in place, asking again as the operator does, until no compute is seen."""
+async def halt(backend: Backend, ref: WorkspaceRef, grace: timedelta = GRACE) -> Instance | None:
+    """Stop, asking again as the operator does, until no compute is seen; what stays of it, where something does."""
 
-    async def probe() -> Instance | None:
+    async def probe() -> tuple[Instance | None, ...] | None:
         left = await backend.stop(StopRequest(ref, grace))
-        return None if any(i.reading in LIVE for i in left) else left[-1]
+        return None if any(i.reading in LIVE for i in left) else (None, *left)
 
-    return await eventually(probe, "the instance halted")
+    found = (await eventually(probe, "the instance halted"))[-1]
+    assert found is not None or Capability.HALT not in backend.capabilities
+    return found
+
+
+async def halted(backend: Backend, ref: WorkspaceRef) -> Instance | None:
+    """An instance that was stopped is seen to be: it is halted, or gone where the backend keeps nothing of it."""
+    if Capability.HALT in backend.capabilities:
+        return await until(backend, ref, Reading.HALTED)
+
+    async def probe() -> bool:
+        return not await backend.observe(ref)
+
+    await eventually(probe, "the instance gone")
+    return None
 
 
 async def release(backend: Backend, ref: WorkspaceRef, grace: timedelta = GRACE) -> None:

@@ -45,6 +45,7 @@ def _quantity(what: str, least: str, most: str) -> dict[str, Any]:
 
 
 Cpu = Annotated[str | int, WithJsonSchema(_quantity("cpu", "10m", "1024"))]
+StorageSize = Annotated[str | int, WithJsonSchema(_quantity("storageSize", "1Mi", "64Ti"))]
 Memory = Annotated[str | int, WithJsonSchema(_quantity("memory", "6Mi", "24Ti"))]  # 6 MiB: Docker's own minimum
 
 

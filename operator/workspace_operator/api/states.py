@@ -152,6 +152,8 @@ class Capability(StrEnum):
     VOLUMES = "volumes"
     EVENTS = "events"
     LIMITS = "limits"
+    HALT = "halt"  # what is stopped stays, and is started again as the same instance
+    TOKENS = "tokens"  # the platform gives instances their token: none is issued, renewed or revoked for them
 
 
 class ConditionStatus(StrEnum):

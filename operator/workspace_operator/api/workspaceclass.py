@@ -6,11 +6,12 @@ from pydantic import ConfigDict, Field
 
 from workspace_operator.api.base import CONDITIONS_SCHEMA, Condition, Model, NamespacedRef, duration_field, rule, rules
 from workspace_operator.api.ec2 import Ec2Backend
+from workspace_operator.api.kubernetes import KubernetesBackend
 from workspace_operator.api.states import IdentityMode, PauseMode, PullPolicy
 from workspace_operator.api.sweep import Sweep, SweepStatus
 from workspace_operator.api.workspace import EnvVar, ObjectMeta, ResourceAmounts
 
-BACKENDS = ("docker", "ec2", "process")
+BACKENDS = ("docker", "ec2", "kubernetes", "process")
 _exactly_one = f"[{', '.join(f'has(self.{name})' for name in BACKENDS)}].filter(set, set).size() == 1"
 _same_block = " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in BACKENDS)
 
@@ -145,6 +146,7 @@ class WorkspaceClassSpec(Model):
     )
     docker: DockerBackend | None = Field(default=None, description="Containers of one Docker engine.")
     ec2: Ec2Backend | None = Field(default=None, description="One EC2 instance per workspace.")
+    kubernetes: KubernetesBackend | None = Field(default=None, description="One pod per workspace.")
     process: ProcessBackend | None = Field(default=None, description="Plain processes; no isolation.")
     allowed_images: tuple[str, ...] = Field(
         default=(),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.workspaceclass import WorkspaceClass, WorkspaceClassSpec
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Backend, ResolveSecret
 from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
+from workspace_operator.kube.client import KubeClient
 
 Create = Callable[[str, WorkspaceClassSpec, str, ResolveSecret], Backend]
 
@@ -36,7 +38,21 @@ def _process(name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secret: 
     return process.create(name, spec, cluster, resolve_secret)
 
 
+def _kubernetes(
+    own: KubeClient, name: str, spec: WorkspaceClassSpec, cluster: str, resolve_secret: ResolveSecret
+) -> Backend:
+    from workspace_operator.backends import kubernetes
+
+    return kubernetes.create(name, spec, cluster, resolve_secret, own)
+
+
+#: The drivers that need nothing of the operator's own cluster.
 DRIVERS: Mapping[str, Create] = {"docker": _docker, "ec2": _ec2, "process": _process}
+
+
+def drivers(own: KubeClient) -> Mapping[str, Create]:
+    """All drivers; ``own`` is the client of the cluster that the operator serves."""
+    return {**DRIVERS, "kubernetes": partial(_kubernetes, own)}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import LIVE, Capability, Reading
+from workspace_operator.errors import Failure
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Instance:
     image_digest: str | None = None
     exit_code: int | None = None
     message: str = ""  # of the backend, already free of secrets
+    reason: Reason | None = None  # of the reading, where the backend tells more than the plan does
+    problem: Failure | None = None  # why nobody knows what it does now, e.g. its node is lost: no reading counts then
     halting_since: datetime | None = None
 
 

@@ -18,7 +18,8 @@ from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability, ConditionType
 from workspace_operator.api.workspace import Workspace
 from workspace_operator.api.workspaceclass import WorkspaceClass
-from workspace_operator.backends.door import DRIVERS, Create, Door
+from workspace_operator.backends.door import Create, Door
+from workspace_operator.backends.door import drivers as drivers_of
 from workspace_operator.backends.protocol import WorkspaceRef
 from workspace_operator.commands.session import CommandError
 from workspace_operator.errors import Failure, OperatorError
@@ -53,14 +54,14 @@ async def show(client: KubeClient, namespace: str | None, name: str, tail: int) 
 
 
 async def read(
-    client: KubeClient, namespace: str, name: str, tail: int, drivers: Mapping[str, Create] = DRIVERS
+    client: KubeClient, namespace: str, name: str, tail: int, drivers: Mapping[str, Create] | None = None
 ) -> str:
     """The last ``tail`` lines of a workspace. Raises CommandError, or KubeError when the API server refuses."""
     workspace = await _workspace(client, namespace, name)
     class_ = await _class_of(client, workspace)
     cluster = await read_cluster_id(client)  # part of every name that a backend knows
     ref = WorkspaceRef(cluster, workspace.metadata.uid, namespace, name, class_.metadata.name)
-    door = Door(cluster, partial(read_secret, client), may_act=lambda: False, drivers=drivers)
+    door = Door(cluster, partial(read_secret, client), may_act=lambda: False, drivers=drivers or drivers_of(client))
     try:
         await door.open(class_)
         text = await _ask(door, ref, tail)

@@ -10,7 +10,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 from urllib.request import getproxies
@@ -33,6 +34,7 @@ MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500
 DEADLINE = 15.0  # seconds per request; the API server's own limit is 60
 CONNECTIONS = 32
+WATCH = 60  # seconds of one watch
 
 
 class KubeError(OperatorError):
@@ -116,6 +118,10 @@ class KubeClient:
         """File with the certificate authority of the API server."""
         return self._api.configuration.ssl_ca_cert or None
 
+    def apart(self) -> KubeClient:
+        """Another client of this API server, with connections of its own: a watch keeps one for as long as it lasts."""
+        return KubeClient(self._api.configuration)
+
     async def close(self) -> None:
         await self._api.close()
 
@@ -133,13 +139,19 @@ class KubeClient:
         """Merge-patch; put ``metadata.resourceVersion`` into the body to make it conditional."""
         return await self._request("PATCH", url, body, MERGE_PATCH)
 
-    async def delete(self, url: str, uid: str | None = None) -> None:
-        """Delete an object, only if it has this UID when one is given; absent is fine."""
-        body = {"preconditions": {"uid": uid}} if uid else None
+    async def delete(self, url: str, uid: str | None = None, grace: int | None = None) -> None:
+        """Delete an object, only if it has this UID when one is given; absent is fine. ``grace``: a pod's seconds."""
+        body: Object = {"preconditions": {"uid": uid}} if uid else {}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         try:
-            await self._request("DELETE", url, body)
+            await self._request("DELETE", url, body or None)
         except NotFound:
             return
+
+    async def text(self, url: str) -> str:
+        """What is no JSON: the output of a container."""
+        return (await self._exchange("GET", url)).decode(errors="replace")
 
     async def list(self, url: str, labels: str | None = None, fields: str | None = None) -> AsyncIterator[Object]:
         """All items, page by page; a failure on any page raises, so a partial listing is never taken for whole."""
@@ -158,30 +170,81 @@ class KubeClient:
             if not token:
                 return
 
+    async def version(self, url: str, labels: str) -> str:
+        """The resourceVersion of a listing of this moment, from which a watch may begin."""
+        page = await self.get(f"{url}?{urlencode({'labelSelector': labels, 'limit': '1'})}")
+        return str(page.get("metadata", {}).get("resourceVersion", ""))
+
+    async def watch(self, url: str, labels: str, version: str) -> AsyncIterator[Object]:
+        """Changes after ``version``, and bookmarks, as they come. Ends after a minute: go on from the last version.
+
+        So short because only its end tells a quiet stream from one that has died. Raises KubeError; 410: too old.
+        """
+        query = {
+            **{"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH)},
+            **{"labelSelector": labels, "resourceVersion": version},
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=DEADLINE, sock_read=WATCH + DEADLINE)
+        address = f"{url}?{urlencode(query)}"
+        code = "none"
+        with _unanswered():
+            try:
+                response = await self._send("GET", address, None, "application/json", timeout)
+                code = str(response.status)
+            finally:
+                metrics.KUBE_REQUESTS.labels("WATCH", _resource_of(url), code).inc()
+            async with response.response as stream:
+                if response.status >= 400:
+                    raise _error(response.status, "WATCH", url, await stream.read())
+                async for line in stream.content:
+                    change = _decode(line)
+                    if change.get("type") == "ERROR":
+                        raise _error(int(change["object"].get("code", 0)), "WATCH", url, json.dumps(change["object"]))
+                    yield change
+
     async def _request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
     ) -> Object:
+        return _decode(await self._exchange(method, url, body, content))
+
+    async def _exchange(
+        self, method: str, url: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
+    ) -> bytes:
         started = time.perf_counter()
         code = "none"
         try:
-            headers = {"Accept": "application/json", "Content-Type": content}
-            serialized = await self._api.param_serialize(
-                method, url, header_params=headers, auth_settings=["BearerToken"]
-            )
-            response = await self._api.call_api(
-                serialized[0], serialized[1], serialized[2], body, _request_timeout=DEADLINE
-            )
-            code = str(response.status)
-            data = await response.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            what = "did not answer in time" if isinstance(error, TimeoutError) else "cannot be reached"
-            raise KubeError(0, f"The Kubernetes API {what}.") from error
+            with _unanswered():
+                response = await self._send(method, url, body, content, DEADLINE)
+                code = str(response.status)
+                data: bytes = await response.read()
         finally:
             metrics.KUBE_REQUESTS.labels(method, _resource_of(url), code).inc()
             metrics.KUBE_SECONDS.labels(method).observe(time.perf_counter() - started)
         if response.status >= 400:
             raise _error(response.status, method, url, data)
-        return _decode(data)
+        return data
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        content: str,
+        timeout: float | aiohttp.ClientTimeout,
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        serialized = await self._api.param_serialize(method, url, header_params=headers, auth_settings=["BearerToken"])
+        return await self._api.call_api(serialized[0], serialized[1], serialized[2], body, _request_timeout=timeout)
+
+
+@contextmanager
+def _unanswered() -> Iterator[None]:
+    """No answer, or half of one, is an error of ours."""
+    try:
+        yield
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        what = "did not answer in time" if isinstance(error, TimeoutError) else "cannot be reached"
+        raise KubeError(0, f"The Kubernetes API {what}.") from error
 
 
 def _decode(data: bytes) -> Object:
@@ -192,7 +255,7 @@ def _decode(data: bytes) -> Object:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _error(status: int, method: str, url: str, data: bytes) -> KubeError:
+def _error(status: int, method: str, url: str, data: bytes | str) -> KubeError:
     where = f"{method} {url.partition('?')[0]}"
     kind = {404: NotFound, 409: Conflict}.get(status, KubeError)
     try:

@@ -59,13 +59,10 @@ class Identities:
         Raises KubeError, or BackendError when a foreign object of the same name is in the way.
         """
         namespace, name = workspace.metadata.namespace, account_name(workspace.metadata.name)
-        owner = workspace.metadata
-        *independent, (bindings, body) = _objects(owner, delegates=await self._admission.installed())
-        objects = await asyncio.gather(*(ensure(self._client, owner, url, each) for url, each in independent))
-        await bind(self._client, owner, bindings, body)
-        secret, lease = objects[0], objects[-1]
-        if fresh_start and (lease.get("spec") or {}).get("renewTime"):
-            await self._client.merge(path(_LEASES, namespace, name), _NEVER_RENEWED)
+        secret, _ = await asyncio.gather(
+            ensure(self._client, workspace.metadata, *_anchor(workspace.metadata)),
+            self._establish(workspace.metadata, fresh_start=fresh_start),
+        )
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -81,8 +78,13 @@ class Identities:
         }
         answer = await self._client.create(path(_SERVICE_ACCOUNTS, namespace, name, "token"), request)
         status = answer["status"]
-        files = _files(status["token"], self._ca, namespace, server or self._client.server, name)
+        files = {"token": status["token"].encode(), **self._files(workspace.metadata, server)}
         return Credentials(name, datetime.fromisoformat(status["expirationTimestamp"]), files)
+
+    async def prepare(self, workspace: Workspace, server: str | None) -> dict[str, bytes]:
+        """The identity for a backend that gets the token by itself: all but that. Raises as ``issue`` does."""
+        await self._establish(workspace.metadata, fresh_start=True)
+        return self._files(workspace.metadata, server)
 
     async def revoke(self, workspace: Workspace) -> None:
         """End the token by deleting its Secret; nothing happens when there is none of this workspace."""
@@ -94,15 +96,31 @@ class Identities:
         if belongs(secret, workspace.metadata):
             await self._client.delete(url, uid=secret["metadata"]["uid"])
 
+    async def _establish(self, owner: ObjectMeta, *, fresh_start: bool) -> None:
+        """The account, what it may do, and its Lease."""
+        *independent, (bindings, body) = _objects(owner, delegates=await self._admission.installed())
+        objects = await asyncio.gather(*(ensure(self._client, owner, url, each) for url, each in independent))
+        await bind(self._client, owner, bindings, body)
+        lease = objects[-1]
+        if fresh_start and (lease.get("spec") or {}).get("renewTime"):
+            await self._client.merge(path(_LEASES, owner.namespace, account_name(owner.name)), _NEVER_RENEWED)
+
+    def _files(self, owner: ObjectMeta, server: str | None) -> dict[str, bytes]:
+        return _files(self._ca, owner.namespace, server or self._client.server, account_name(owner.name))
+
+
+def _anchor(workspace: ObjectMeta) -> tuple[str, Object]:
+    """The Secret to which the token is bound."""
+    content = {"type": f"{meta.GROUP}/token-anchor"}
+    return path(_SECRETS, workspace.namespace), owned(workspace, "v1", "Secret", account_name(workspace.name), content)
+
 
 def _objects(workspace: ObjectMeta, *, delegates: bool) -> list[tuple[str, Object]]:
-    """What to create, the Secret first, the RoleBinding (it needs the Role) last; all owned by the workspace."""
+    """What to create, the RoleBinding (it needs the Role) last; all owned by the workspace."""
     namespace, name = workspace.namespace, account_name(workspace.name)
-    anchor = {"type": f"{meta.GROUP}/token-anchor"}
     account = {"automountServiceAccountToken": False}
     lease = {"spec": {"leaseDurationSeconds": LEASE_SECONDS}}
     return [
-        (path(_SECRETS, namespace), owned(workspace, "v1", "Secret", name, anchor)),
         (path(_SERVICE_ACCOUNTS, namespace), owned(workspace, "v1", "ServiceAccount", name, account)),
         (path(ROLES, namespace), role(workspace, name, _rules(workspace.name, delegates))),
         (path(_LEASES, namespace), owned(workspace, "coordination.k8s.io/v1", "Lease", name, lease)),
@@ -133,8 +151,8 @@ def _rules(workspace: str, delegates: bool) -> list[Object]:
     ]
 
 
-def _files(token: str, ca: bytes, namespace: str, server: str, lease: str) -> dict[str, bytes]:
-    """The identity directory (deploy/agent/CONTRACT.md)."""
+def _files(ca: bytes, namespace: str, server: str, lease: str) -> dict[str, bytes]:
+    """The identity directory but for the token (deploy/agent/CONTRACT.md)."""
     kubeconfig = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -144,7 +162,6 @@ def _files(token: str, ca: bytes, namespace: str, server: str, lease: str) -> di
         "current-context": "w",
     }
     return {
-        "token": token.encode(),
         "ca.crt": ca,
         "namespace": namespace.encode(),
         "server": server.encode(),

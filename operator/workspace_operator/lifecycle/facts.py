@@ -59,6 +59,7 @@ class Seen:
     image_digest: str | None = None
     exit_code: int | None = None
     message: str = ""
+    why: Reason | None = None  # what the backend says more precisely than the table can
     halting_since: datetime | None = None
     data_gone: bool = False  # the data volume was seen gone
     ran: bool = False  # this process has seen it running since the start was decided

@@ -19,6 +19,9 @@ RENEW_MARGIN = 1 / 3  # of the token's lifetime left
 SOON = timedelta(seconds=1)
 FIRST_LOOK = timedelta(milliseconds=250)  # at an instance that was told to stop
 
+#: Reasons that a backend may put more precisely, e.g. Provisioning as Unschedulable.
+_REFINED = (Reason.PROVISIONING, Reason.INSTANCE_FAILED, Reason.INSTANCE_EXITED)
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -178,7 +181,8 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
 def _explain(row: Row, s: Situation) -> tuple[Reason, str]:
     if row.reason is not None:
         said = idle.sentence(s.record) if row.reached and idle.is_asleep(s.wish) else s.seen.message
-        return row.reason, said or row.reason.meaning
+        reason = s.seen.why if s.seen.why is not None and row.reason in _REFINED else row.reason
+        return reason, said or reason.meaning
     failures = s.record.failures
     if row.guard in (Guard.BACKING_OFF, Guard.GIVEN_UP) and failures is not None:
         text = f"{failures.message} Attempt {failures.count} failed; the next follows by itself."

@@ -205,4 +205,4 @@ def _put(into: dict[str, tuple[Instance, ...]], uid: str, instances: tuple[Insta
 
 def _essence(instances: tuple[Instance, ...]) -> list[tuple[object, ...]]:
     """What makes a pass worthwhile when it differs."""
-    return sorted((i.incarnation, i.reading, i.id, i.address) for i in instances)
+    return sorted((i.incarnation, i.reading, i.id, i.address, i.reason, i.problem is None) for i in instances)

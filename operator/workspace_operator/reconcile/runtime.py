@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import WorkspaceClass
-from workspace_operator.backends.door import DRIVERS, Create, Door
+from workspace_operator.backends.door import Create, Door
+from workspace_operator.backends.door import drivers as drivers_of
 from workspace_operator.kube.client import KubeClient, NotFound, path, persist, workspace_classes, workspaces
 from workspace_operator.kube.events import EventPoster
 from workspace_operator.kube.identity import Identities
@@ -53,12 +54,12 @@ class Runtime:
         cluster: str,
         leadership: Leadership,
         supervisor: Supervisor,
-        drivers: Mapping[str, Create] = DRIVERS,
+        drivers: Mapping[str, Create] | None = None,
         workers: int = WORKERS,
     ) -> None:
         self.client, self.supervisor = client, supervisor
         self.store = Store(lambda key: self.delegations.workspace_changed(key))
-        door = Door(cluster, partial(read_secret, client), lambda: leadership.valid, drivers)
+        door = Door(cluster, partial(read_secret, client), lambda: leadership.valid, drivers or drivers_of(client))
         self.world = World(
             cluster=cluster,
             client=client,

@@ -24,6 +24,9 @@ def unknown(problem: Failure) -> Seen:
 
 def see(instances: tuple[Instance, ...], record: WorkspaceStatus, serving: Serving, *, ran: bool) -> Seen:
     """One observation. An incarnation older than the recorded or the newest one makes it OUTDATED."""
+    problem = next((instance.problem for instance in instances if instance.problem is not None), None)
+    if problem is not None:
+        return unknown(problem)
     newest = current(instances)
     if newest is None:
         return Seen(Sight.ABSENT, NOT_SERVING, ran=ran)
@@ -42,6 +45,7 @@ def see(instances: tuple[Instance, ...], record: WorkspaceStatus, serving: Servi
         image_digest=newest.image_digest,
         exit_code=newest.exit_code,
         message=newest.message,
+        why=newest.reason,
         halting_since=min(halting, default=None),
         ran=ran,
     )

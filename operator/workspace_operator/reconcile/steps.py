@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from workspace_operator.api.quantity import duration
 from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import Capability, IdentityMode
 from workspace_operator.api.workspace import CredentialsStatus
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, Reading, StopRequest
@@ -83,7 +84,10 @@ async def stop(run: Run, s: Situation, decision: Decision) -> None:
         run.wish = idle.awake(run.wish)
         return
     freeze = s.wish.freeze and s.wish.goal is Goal.PAUSED
-    await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+    if freeze or Capability.HALT in _backend(run).capabilities:
+        await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+    else:
+        await release(run, s, decision)  # nothing stays of what is stopped, so its name is used up (I-08)
     if s.wish.goal is Goal.PAUSED and run.problem is None:
         run.record = report.give_up_start(run.record)  # one that is wanted again meanwhile has not ended by itself
 
@@ -185,7 +189,7 @@ async def _request(run: Run, s: Situation, decision: Decision) -> ProvisionReque
     try:
         if run.environment is None:
             run.environment = await environment(run.world.client, run.workspace, instance.incarnation)
-        files = await _token(run, s, decision) if s.wish.wants_credentials else {}
+        files = await _identity_files(run, s, decision)
     except Conflict:
         raise
     except OperatorError as error:
@@ -251,8 +255,24 @@ def _fail(run: Run, s: Situation, failure: Failure, *, keep_start: bool) -> None
     run.record = report.fail(replace(s, record=run.record), failure, keep_start=keep_start)
 
 
+async def _identity_files(run: Run, s: Situation, decision: Decision) -> Mapping[str, bytes]:
+    """The identity files for a start; without a token where the backend gets that by itself."""
+    assert run.class_ is not None
+    identity = run.class_.spec.identity
+    if identity.mode is IdentityMode.NONE:
+        return {}
+    if s.wish.wants_credentials:
+        return await _token(run, s, decision)
+    try:
+        return await run.world.identities.prepare(run.workspace, identity.server)
+    except Conflict:
+        raise
+    except OperatorError as error:
+        raise BackendError(Reason.IDENTITY_FAILED, str(error)) from error
+
+
 async def _token(run: Run, s: Situation, decision: Decision) -> Mapping[str, bytes]:
-    """The identity files for a start."""
+    """The identity files with a token of ours."""
     await _put_on_record(run, s, decision)
     try:
         credentials = run.memory.credentials or await _issue(run, fresh_start=True)
@@ -317,7 +337,7 @@ def _failure_of(decision: Decision, s: Situation) -> Failure:
             "Its compute is released; raise spec.provisionTimeout if it needs longer."
         ),
     }
-    text = texts.get(decision.reason, decision.message)
+    text = texts.get(decision.reason) or texts.get(decision.row.reason or decision.reason, decision.message)
     return Failure(FailureClass.BACKEND, decision.reason, f"{text} {s.seen.message}".strip())
 
 

@@ -32,7 +32,8 @@ def wish_of(
     node = Node(workspace.metadata.name, spec.desired_state, spec.parent_ref.name if spec.parent_ref else None)
     state = effective(node, lambda name: store.node(namespace, name))
     usable = backend if isinstance(backend, MeteredBackend) else None
-    wants_credentials = class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN
+    has_identity = class_ is not None and class_.spec.identity.mode is IdentityMode.TOKEN
+    wants_credentials = has_identity and (usable is None or Capability.TOKENS not in usable.capabilities)
     wish = Wish(
         goal=_goal(workspace, state),
         effective_state=state.state,

@@ -35,7 +35,10 @@ from workspace_operator.backends.protocol import (
 from workspace_operator.errors import BackendError, BadRequest
 
 _CAPABILITIES: Final = frozenset(
-    {Capability.FREEZE, Capability.DELIVER, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS, Capability.LIMITS}
+    {
+        *(Capability.HALT, Capability.FREEZE, Capability.DELIVER, Capability.LOGS),
+        *(Capability.VOLUMES, Capability.EVENTS, Capability.LIMITS),
+    }
 )
 
 

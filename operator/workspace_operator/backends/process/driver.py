@@ -56,7 +56,10 @@ class ProcessDriver:
     """Workspaces as processes under one directory. Disk and kernel work runs in threads of its own."""
 
     capabilities = frozenset(
-        {Capability.FREEZE, Capability.DELIVER, Capability.LOGS, Capability.VOLUMES, Capability.EVENTS}
+        {
+            *(Capability.HALT, Capability.FREEZE, Capability.DELIVER),
+            *(Capability.LOGS, Capability.VOLUMES, Capability.EVENTS),
+        }
     )
 
     def __init__(self, class_name: str, config: ProcessBackend, cluster: str) -> None:
