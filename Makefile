@@ -11,7 +11,7 @@ demo: $(READY)  ## Run the whole product on this machine and watch it work
 	@$(PY) -m demo
 
 test: $(READY)  ## Run every test, on a real API server, a real Docker engine and a real node
-	@$(PY) -m controlplane binaries --nodes --fake-nodes
+	@$(PY) -m controlplane binaries --nodes --fake-nodes --helm
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 ##@ Working on it
@@ -22,16 +22,17 @@ lint: $(READY)  ## ruff
 	$(PY) -m ruff format --check .
 
 types: $(READY)  ## mypy, strict
-	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/controlplane deploy/local/demo deploy/monitoring
+	$(PY) -m mypy operator/workspace_operator deploy/agent/reference_agent deploy/agent/image.py deploy/local/operatorimage.py deploy/local/controlplane deploy/local/demo deploy/monitoring
 
 format: $(READY)  ## Format and fix
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-generate: $(READY)  ## Write crds/, the generated parts of READMEs, and the dashboard
+generate: $(READY)  ## Write crds/, the generated parts of READMEs, the dashboard, and what Argo CD is given
 	$(PY) -m workspace_operator crds crds
 	$(PY) -m workspace_operator readme README.md
 	$(PY) -m deploy.monitoring
+	$(PY) -m tests.gitops
 
 generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m workspace_operator crds --check crds
@@ -45,6 +46,14 @@ test-crash: $(READY)  ## Kill the operator at every step it takes (ARGS="--backe
 test-chaos: $(READY)  ## Faults everywhere for ten minutes (CHAOS_SECONDS, CHAOS_WORKSPACES, CHAOS_SEED)
 	@$(PY) -m controlplane binaries
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_WORKSPACES=$${CHAOS_WORKSPACES:-100} $(PY) -m pytest -s tests/chaos/test_chaos.py $(ARGS)
+
+test-rbac: $(READY)  ## Take each of the operator's rights away in turn, and print what then fails
+	@$(PY) -m controlplane binaries --helm
+	@RBAC=full $(PY) -m pytest tests/deploy/test_rbac.py $(ARGS)
+
+e2e: $(READY)  ## The product as a person uses it, and the operator installed in a cluster
+	@$(PY) -m controlplane binaries --nodes --helm
+	@$(PY) -m pytest tests/e2e $(ARGS)
 
 bench: $(READY)  ## Measure, each figure beside its baseline (ARGS="--quick --only latency")
 	@$(PY) -m controlplane binaries
@@ -72,6 +81,9 @@ run: $(READY)  ## Run the operator in the foreground against $$KUBECONFIG, or th
 image: $(READY)  ## Build the reference agent's image with the Docker engine
 	@$(PY) deploy/agent/image.py $(ARGS)
 
+operator-image: $(READY)  ## Build the operator's image from local files (deploy/Dockerfile needs a registry)
+	@$(PY) deploy/local/operatorimage.py $(ARGS)
+
 install: $(READY)  ## Make .venv with the locked versions
 
 clean:  ## Remove .venv and caches
@@ -84,4 +96,4 @@ $(READY): deploy/lock/dev.txt pyproject.toml
 	@bash deploy/local/bootstrap.sh
 	@rm -f .venv/.ready-* && touch $@
 
-.PHONY: demo test check lint types format generate generated test-crash test-chaos bench lock cluster cluster-stop run image install clean help
+.PHONY: demo test check lint types format generate generated test-crash test-chaos test-rbac e2e bench lock cluster cluster-stop run image operator-image install clean help

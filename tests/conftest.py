@@ -11,11 +11,14 @@ from pathlib import Path
 import docker
 import pytest
 from tests.conformance.table import Table
+from tests.gitops.judge import Judge, program
 from tests.support import closing
 from tests.support.fleet import Fleet, workspace_class
 from tests.support.operator import ROOT, Operator
 from tests.support.pods import Space
 
+import image
+from controlplane import pythonimage
 from controlplane.cluster import LocalCluster
 from controlplane.engine import DockerEngine
 from controlplane.fakenodes import FakeNodes
@@ -39,8 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         action="append",
         metavar="NAME",
-        help="run the conformance suite on this backend only (repeatable): process, docker, ec2 or module:Class "
-        "of your own Rig (tests/conformance/rigs.py)",
+        help="run the conformance suite on this backend only (repeatable): process, docker, ec2, kubernetes "
+        "or module:Class of your own Rig (tests/conformance/rigs.py)",
     )
 
 
@@ -73,14 +76,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Docke
 @pytest.fixture(scope="session")
 def agent_image(engine: DockerEngine, say: Say) -> str:
     """The reference agent's image, built into the engine."""
-    import image
-
     client = docker.DockerClient(base_url=engine.host, timeout=120)
     try:
-        image.build(client, say=say)
+        pythonimage.build(image.RECIPE, client, say=say)
     finally:
         client.close()
-    return str(image.TAG)
+    return image.RECIPE.tag
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +97,8 @@ def nodes(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory, say: 
 @pytest.fixture(scope="session")
 def agent_archive(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Path:
     """The reference agent's image as a file, for nodes."""
-    import image
-
     archive = tmp_path_factory.mktemp("image") / "agent.tar"
-    image.save(archive, say=say)
+    pythonimage.save(image.RECIPE, archive, say=say)
     return archive
 
 
@@ -124,6 +123,12 @@ def fake_nodes(cluster: LocalCluster, say: Say) -> Iterator[FakeNodes]:
     """Ten nodes for 1000 pods each, of which none runs; for pods that ask for them."""
     with FakeNodes(cluster, 10, say=say) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def judge(say: Say) -> Judge:
+    """What Argo CD and Flux say of objects."""
+    return Judge(program(say))
 
 
 @pytest.fixture

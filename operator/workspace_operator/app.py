@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -88,7 +89,7 @@ class App:
         runtime = self._runtime = Runtime(
             client, cluster, leadership, supervisor, self._drivers, self._settings.workers
         )
-        starting = asyncio.create_task(self._start(runtime))
+        starting = asyncio.create_task(self._start(runtime, client.server))
         watched: set[asyncio.Future[Any]] = {holding, supervisor.died, starting}
         try:
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -105,10 +106,10 @@ class App:
                 await starting
             await asyncio.wait_for(runtime.stop(), CLEANUP)
 
-    async def _start(self, runtime: Runtime) -> None:
+    async def _start(self, runtime: Runtime, server: str) -> None:
         await runtime.start()
         registry = handlers.register(runtime)
-        kopf.on.login(registry=registry)(_login)
+        kopf.on.login(registry=registry)(partial(_login, server))
         await kopf.operator(registry=registry, settings=handlers.settings(), standalone=True, clusterwide=True)
 
     # -- probes --------------------------------------------------------------------------------------------------------
@@ -133,8 +134,12 @@ class App:
             self._runtime.collect()
 
 
-async def _login(**kwargs: Any) -> kopf.AiohttpSession:
-    """Credentials for kopf, on one bounded pool of connections."""
+async def _login(server: str, **kwargs: Any) -> kopf.AiohttpSession:
+    """Credentials for kopf, on one bounded pool of connections.
+
+    ``server`` is where the passes find the API server. In a pod, kopf would look for a name in the cluster's DNS, and
+    stand still while that is down.
+    """
     info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
     if info is None:
         raise kopf.PermanentError("neither a ServiceAccount nor a kubeconfig was found")
@@ -142,7 +147,7 @@ async def _login(**kwargs: Any) -> kopf.AiohttpSession:
     session = aiohttp.ClientSession(connector=connector, headers=info.as_http_headers())
     return kopf.AiohttpSession(
         aiohttp_session=session,
-        server=info.server,
+        server=server,
         default_namespace=info.default_namespace,
         expiration=datetime.now(UTC) + CREDENTIALS_REREAD,
     )

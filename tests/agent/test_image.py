@@ -9,6 +9,7 @@ import docker
 import pytest
 
 import image
+from controlplane import pythonimage
 
 
 class Engine(Protocol):
@@ -20,9 +21,9 @@ def test_the_image_is_built_once_and_runs_the_agent_without_any_network(engine: 
     client = docker.DockerClient(base_url=engine.host)
     said: list[str] = []
     try:
-        first = image.build(client, "workspace-operator/reference-agent:test", said.append)
+        first = pythonimage.build(image.RECIPE, client, "workspace-operator/reference-agent:test", said.append)
         started = time.monotonic()
-        assert image.build(client, "workspace-operator/reference-agent:test", said.append) == first
+        assert pythonimage.build(image.RECIPE, client, "workspace-operator/reference-agent:test", said.append) == first
         assert time.monotonic() - started < 5
         assert "up to date" in said[-1]
         _answers_without_network(client, first)

@@ -54,7 +54,7 @@ ADDRESS = "BENCH_ADDRESS"
 class NoopBackend:
     """Keeps the Backend protocol in memory: a start runs at once, a stop is over at once."""
 
-    capabilities: frozenset[Capability] = frozenset()
+    capabilities: frozenset[Capability] = frozenset({Capability.HALT})
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

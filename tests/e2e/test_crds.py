@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.gitops.judge import Judge
 from tests.support.fleet import Fleet, Object, workspace, workspace_class
 
 from controlplane.cluster import LocalCluster
@@ -39,6 +40,14 @@ def desk(cluster: LocalCluster) -> Iterator[Fleet]:
 
 def ask(desk: Fleet, *objects: Object) -> str:
     return desk.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(objects))
+
+
+@pytest.mark.timeout(1800)  # the first run of a machine builds the judge
+def test_what_no_operator_has_looked_at_is_not_current(desk: Fleet, judge: Judge) -> None:
+    """I-89: kstatus takes an object without any status for current, and Flux would wait for nothing."""
+    items = json.loads(desk.kubectl("get", "workspace/plain", "workspaceclass/desk-process", "-o", "json"))["items"]
+    assert [item["status"]["observedGeneration"] for item in items] == [-1, -1]
+    assert [(verdict.argo, verdict.kstatus) for verdict in judge(items)] == [("Progressing", "InProgress")] * 2
 
 
 def refusal(desk: Fleet, manifest: Object) -> str:

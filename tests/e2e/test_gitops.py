@@ -85,6 +85,8 @@ def test_the_examples_are_valid(fleet: Fleet) -> None:
     """What we hand out is accepted by the schema, field by field."""
     said = fleet.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "deploy" / "examples"))
     assert said.count("(server dry run)") == len(list((ROOT / "deploy" / "examples").glob("*.yaml")))
+    hook = ROOT / "deploy" / "gitops" / "examples" / "hook.yaml"
+    assert "(server dry run)" in fleet.kubectl("create", "--dry-run=server", "-f", str(hook))
 
 
 def test_a_finalizer_is_the_only_thing_put_on_an_object(fleet: Fleet, operator: Operator, process_class: str) -> None:

@@ -23,7 +23,7 @@ pytestmark = [
 CLASS = "pods"
 DIRECTORY = "/var/run/secrets/workspace-operator.dev"
 OFTEN = [{"name": "AGENT_LEASE_INTERVAL", "value": "1"}]
-SLEEP = ["python", "-S", "-c", "import signal; signal.pause()"]
+SLEEP = ["python", "-S", "-c", "import signal; signal.signal(signal.SIGTERM, exit); signal.pause()"]
 REVOKED_WITHIN = 20  # seconds; the API server caches a good token for 10
 SILENCE = 120  # the API server gives a silent node 30 s (components.py)
 
@@ -60,10 +60,10 @@ def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> Non
     assert status["instance"]["node"] == pod["spec"]["nodeName"]
     assert status["endpoint"] == f"http://{pod['status']['podIP']}:8080"
     assert {"service/researcher", f"networkpolicy.networking.k8s.io/{pod['metadata']['name']}"} <= set(pods.left())
-    token = pods.run("researcher", "cat", f"{DIRECTORY}/token")
+    token = pods.python("researcher", f"print(open('{DIRECTORY}/token').read(), end='')")
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{fleet.namespace}/leases/workspace-researcher"
     assert api_status(cluster, token, lease) == 200
-    pods.run("researcher", "sh", "-c", "echo kept > /data/note")
+    pods.python("researcher", "open('/data/note', 'w').write('kept')")
 
     fleet.desire("researcher", "Paused")
     fleet.wait_phase("researcher", "Paused")
@@ -75,13 +75,35 @@ def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> Non
     fleet.desire("researcher", "Running")
     fleet.wait_ready("researcher", seconds=120)
     assert fleet.status("researcher")["incarnation"] == 2
-    assert pods.run("researcher", "cat", "/data/note") == "kept\n"
+    assert pods.python("researcher", "print(open('/data/note').read())") == "kept\n"
 
     fleet.delete("researcher")
     assert pods.of("researcher") == []
     uid = pod["metadata"]["labels"]["workspace-operator.dev/workspace-uid"]
     claim = f"persistentvolumeclaim/wsp-{uid}-data"
     until(lambda: pods.left() == [claim], 30, lambda: str(pods.left()))
+
+
+def test_pods_in_a_namespace_of_the_class(fleet: Fleet, cluster: LocalCluster, nodes: Nodes, pods: Pods) -> None:
+    """Without ServiceAccount and owner the token is delivered, and all goes with the pod (I-13, I-50, I-51)."""
+    name = f"apart-{fleet.namespace}"[:63]
+    apart = Fleet(cluster, name)
+    cluster.kubectl("create", "namespace", apart.namespace)
+    cluster.kubectl("label", "namespace", apart.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    Fleet(cluster, "default").apply(pod_class(nodes, name, {"namespace": apart.namespace}))
+    data = {"mountPath": "/data", "whenDeleted": "Delete"}
+    fleet.apply(workspace("guest", className=name, agent=LEASED, env=OFTEN, storage=data))
+    fleet.wait_ready("guest", seconds=120)
+    assert fleet.status("guest")["credentials"]["secretName"] == "workspace-guest"
+    assert pods.left() == ["secret/workspace-guest"], "the token's anchor"
+    elsewhere = Pods(apart)
+    token = elsewhere.python("guest", f"print(open('{DIRECTORY}/token').read(), end='')")
+    fleet.delete("guest")
+    assert elsewhere.of("guest") == []
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{fleet.namespace}/leases/workspace-guest"
+    until(lambda: api_status(cluster, token, lease) == 401, REVOKED_WITHIN)
+    until(lambda: elsewhere.left() == [], 30, lambda: str(elsewhere.left()))
+    fleet.drop_classes(name)
 
 
 def test_deletion_takes_data_along_where_that_is_asked(fleet: Fleet, pods: Pods) -> None:
@@ -106,9 +128,8 @@ def test_what_keeps_a_pod_from_running_is_told(fleet: Fleet, pods: Pods) -> None
     """Each with a reason of its own and a sentence that says what to do (I-28, I-32)."""
     fleet.apply(
         sleeper("nothing", image="workspace-operator/no-such-image:dev"),
-        sleeper("giant", resources={"limits": {"memory": "2Gi", "cpu": "2"}}),
         sleeper("greedy", command=["python", "-c", "b = bytearray(1 << 30)"], resources={"limits": {"memory": "64Mi"}}),
-        sleeper("quitter", command=["sh", "-c", "exit 3"]),
+        sleeper("quitter", command=["python", "-c", "exit(3)"]),
         sleeper("typo", command=["/no/such/program"]),
     )
     told = {
@@ -146,10 +167,11 @@ def test_no_node_that_can_take_it_is_told(fleet: Fleet, pods: Pods, cluster: Loc
     fleet.wait_ready("homeless", seconds=120)
 
 
-def test_a_lost_node_makes_no_double_and_a_deleted_one_lets_go(
+def test_a_lost_node_makes_no_double_until_a_person_says_that_it_is_gone(
     fleet: Fleet, pods: Pods, cluster: LocalCluster, nodes: Nodes, node: Node, agent_archive: object
 ) -> None:
-    """I-06, I-40: a silent node says nothing about its pods, until a person says that it is gone."""
+    """I-06, I-40: a silent node says nothing about its pods. Of the two ways to say so, the taint works sooner here: a
+    deleted Node's pods go after a minute."""
     doomed = nodes.add("doomed")
     doomed.load(agent_archive)  # type: ignore[arg-type]
     cluster.kubectl("cordon", node.name)
@@ -165,6 +187,7 @@ def test_a_lost_node_makes_no_double_and_a_deleted_one_lets_go(
     fleet.patch("survivor", restartToken="again")  # not even asked for does a second one start
     until(lambda: fleet.status("survivor").get("observedGeneration") == 2, 60)
     assert len(pods.of("survivor")) == 1
-    cluster.kubectl("delete", "node", doomed.name)
+    cluster.kubectl("taint", "node", doomed.name, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
     until(lambda: fleet.phase("survivor") == "Running", SILENCE, lambda: str(fleet.status("survivor")))
     assert fleet.status("survivor")["instance"]["node"] == node.name
+    cluster.kubectl("delete", "node", doomed.name)

@@ -201,6 +201,10 @@ def test_a_download_cut_short_leaves_no_binary(bare: Path, release: Path, heard:
     ("module", "requirement"),
     [
         (gobuild.kubernetes(binaries.VERSION), f"require k8s.io/kubernetes {binaries.VERSION}\n"),
+        (
+            gobuild.helm(binaries.HELM_VERSION, binaries.VERSION),
+            f"require helm.sh/helm/v3 {binaries.HELM_VERSION}\n",
+        ),
         (gobuild.kwok(binaries.KWOK_VERSION), f"require sigs.k8s.io/kwok {binaries.KWOK_VERSION}\n"),
     ],
 )

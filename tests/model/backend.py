@@ -106,7 +106,8 @@ class ModelBackend(MeteredBackend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREEZE, Capability.DELIVER})
+        halt = {Capability.HALT} if self.s.config.halts else set[Capability]()
+        return frozenset({Capability.FREEZE, Capability.DELIVER} | halt)
 
     async def provision(self, request: ProvisionRequest) -> Instance | Progress:
         self._begin(f"provision #{request.incarnation}")
@@ -222,6 +223,8 @@ class ModelBackend(MeteredBackend):
 
     def _stop(self, request: StopRequest) -> None:
         s = self.s
+        if not s.config.halts:
+            request = replace(request, release=True, freeze=False)
         targets = [u for u in s.units if request.only_before is None or u.incarnation < request.only_before]
         if not targets:
             return

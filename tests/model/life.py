@@ -255,7 +255,7 @@ def _what(url: str) -> str:
 class Remote:
     """The backend of one class, as one process reaches it."""
 
-    capabilities = frozenset({Capability.FREEZE, Capability.DELIVER})
+    capabilities = frozenset({Capability.HALT, Capability.FREEZE, Capability.DELIVER})
 
     def __init__(self, life: Life, name: str, cluster: str) -> None:
         self._life, self._cloud = life, life.around.cloud

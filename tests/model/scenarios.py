@@ -27,6 +27,8 @@ CONFIGS = (
            faults=("verb", "crash"), credentials=False),
     Config("freezing with a token", freeze=True, edits=("Paused", "Running", "delete"), edit_budget=2, patient=False,
            faults=("verb", "crash", "references")),
+    Config("nothing stays of what is stopped", halts=False, edit_budget=2, patient=False,
+           edits=("Paused", "Running", "Stopped", "token"), faults=("verb", "crash", "fails", "vanishes")),
     Config("data that goes with the workspace", delete_data=True, edits=("delete",), patient=False, fault_budget=2,
            faults=("verb", "crash", "look", "vanishes", "class")),
     Config("someone wipes the status", edits=("Stopped", "token", "delete"), edit_budget=2, faults=("wipe",),

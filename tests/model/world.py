@@ -29,6 +29,7 @@ class Config:
     name: str
     automatic: bool = False
     freeze: bool = False
+    halts: bool = True  # what is stopped stays; else every stop is a release, as of pods
     credentials: bool = True
     delete_data: bool = False
     edits: tuple[str, ...] = ("Running", "Paused", "Stopped", "delete", "token", "template")

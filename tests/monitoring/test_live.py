@@ -150,5 +150,5 @@ def test_every_command_of_the_runbook_works(
 
 def test_the_kustomization_has_every_object(cluster: LocalCluster) -> None:
     objects = list(yaml.safe_load_all(cluster.kubectl("kustomize", str(FOLDER))))
-    assert sorted(found["kind"] for found in objects) == ["ConfigMap", "PrometheusRule", "Service", "ServiceMonitor"]
+    assert sorted(found["kind"] for found in objects) == ["ConfigMap", "PrometheusRule", "ServiceMonitor"]
     assert {found["metadata"]["namespace"] for found in objects} == {"workspace-operator-system"}

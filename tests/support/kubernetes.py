@@ -40,9 +40,9 @@ class Pods:
         (pod,) = self.of(name)
         return pod
 
-    def run(self, name: str, *command: str) -> str:
-        """A command in the workspace's container."""
-        return self._fleet.kubectl("exec", self.only(name)["metadata"]["name"], "--", *command)
+    def python(self, name: str, code: str) -> str:
+        """What a Python program in the workspace's container prints; the agent's image has nothing else."""
+        return self._fleet.kubectl("exec", self.only(name)["metadata"]["name"], "--", "python", "-S", "-c", code)
 
     def left(self) -> list[str]:
         """Whatever of the backend's kinds is in the namespace, but what is there for everybody."""

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from tests.unit.kit import workspace_class
+from tests.unit.kit import at, workspace_class
 
+from workspace_operator.api.base import Condition
 from workspace_operator.api.reasons import Reason
+from workspace_operator.api.states import ConditionStatus, ConditionType
 from workspace_operator.api.workspaceclass import ClassLimits
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.errors import BackendUnreachable, Failure, FailureClass
+from workspace_operator.lifecycle.conditions import Verdict, settle
 from workspace_operator.reconcile import classes as module
 from workspace_operator.reconcile.classes import ClassReconciler
 from workspace_operator.reconcile.store import Store
@@ -133,3 +136,20 @@ def test_a_class_that_is_gone_leaves_no_gauge_behind(desk: Desk) -> None:
         assert ready() is None
 
     asyncio.run(work())
+
+
+def test_a_class_that_cannot_be_used_is_stalled_and_no_longer_than_that() -> None:
+    """I-31: until the first sweep only a blown fuse is taken over from an earlier operator."""
+
+    def stalled(ready: Verdict, before: tuple[Condition, ...]) -> str | None:
+        found = {c.type: c.reason for c in module.conditions(ready, None, before, 1, at(0))}
+        return found.get("Stalled")
+
+    usable: Verdict = (ConditionStatus.TRUE, Reason.USABLE, "It answers.")
+    away: Verdict = (ConditionStatus.UNKNOWN, Reason.BACKEND_UNREACHABLE, "It does not answer.")
+    blown: Verdict = (ConditionStatus.TRUE, Reason.SWEEP_FUSE_BLOWN, "Too many.")
+    unusable = module.conditions(away, None, (), 1, at(0))
+    assert stalled(away, ()) == "BackendUnreachable"
+    assert stalled(usable, unusable) is None
+    fused = settle([(ConditionType.STALLED, blown)], (), 1, at(0))
+    assert stalled(usable, fused) == stalled(away, fused) == "SweepFuseBlown"

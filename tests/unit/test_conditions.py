@@ -33,9 +33,10 @@ CASES: list[tuple[str, Situation, dict[str, Any]]] = [
     ("02 starting", situation(None, record(instance()), seen(Sight.STARTING)), {
         "Ready": "Unknown Provisioning", "Available": "Unknown Provisioning", "Reconciling": "True Provisioning"}),
     ("03 served and fell silent", situation(None, SERVED, seen(Sight.RUNNING, SILENT)), {
-        "Ready": "False AgentNotAnswering", "Available": "False AgentNotAnswering", "Stalled": None}),
+        "Ready": "False AgentNotAnswering", "Available": "False AgentNotAnswering",
+        "Stalled": "True AgentNotAnswering", "Reconciling": None}),
     ("04 wedged by its own word", situation(None, SERVED, seen(Sight.RUNNING, WEDGED)), {
-        "Available": "False AgentWedged"}),
+        "Available": "False AgentWedged", "Stalled": "True AgentWedged"}),
     ("05 paused is ready, and not available", situation(wish(Goal.PAUSED), SERVED, seen(Sight.HALTED)), {
         "Ready": "True Paused", "Available": "False NotRunning", "StopConfirmed": "True ComputeStopped",
         "Reconciling": None, "Stalled": None}),
@@ -67,6 +68,9 @@ CASES: list[tuple[str, Situation, dict[str, Any]]] = [
         "Ready": "True Frozen", "StopConfirmed": "True ComputeStopped"}),
     ("18 being deleted", situation(wish(Goal.DELETED), SERVED, seen(Sight.RUNNING)), {
         "Deleting": "True Releasing", "Ready": "Unknown Releasing", "StopConfirmed": "Unknown ComputeSeen"}),
+    ("19 running, and its class is gone", situation(
+        wish(backend=None, blocked=NO_CLASS), SERVED, seen(Sight.UNKNOWN, problem=NO_CLASS)), {
+        "Ready": "Unknown ClassNotFound", "Stalled": "True ClassNotFound", "Reconciling": None}),
 ]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from workspace_operator.lifecycle.delegation.plan import plan
 from workspace_operator.lifecycle.delegation.report import (
     HEARTBEAT_WRITTEN,
     acknowledged,
+    closed,
     cut,
     finish,
     preview,
@@ -196,8 +197,8 @@ def conditions(status: DelegationStatus) -> dict[str, Condition]:
 def test_conditions(case: Situation, accepted: str, delivered: str, finished: str) -> None:
     """I-31."""
     found = conditions(shown(case))
-    assert [f"{c.status} {c.reason}" for c in found.values()] == [accepted, delivered, finished]
-    assert list(found) == [ConditionType.ACCEPTED, ConditionType.DELIVERED, ConditionType.FINISHED]
+    kinds = (ConditionType.ACCEPTED, ConditionType.DELIVERED, ConditionType.FINISHED)
+    assert [f"{c.status} {c.reason}" for c in (found[kind] for kind in kinds)] == [accepted, delivered, finished]
     assert all(condition.observed_generation == 1 for condition in found.values())
 
 
@@ -247,3 +248,28 @@ def test_a_cancel_without_an_answer_is_said_to_have_none() -> None:
 def test_of_what_is_over_nothing_is_written() -> None:
     over = record(phase="Failed", finish_time=at(-5), attempts=(attempt(),))
     assert shown(situation(Sight.WORKING, wish(Goal.CLOSE), over, heartbeat=NOW)) is over
+
+
+def test_an_edit_of_what_is_over_is_seen_and_changes_nothing_else() -> None:
+    """I-32: or a pipeline would wait for it for ever."""
+    over = record(phase="Completed", finish_time=at(-5), observed_generation=1)
+    assert closed(over, 1) == over
+    assert closed(over, 2) == over.model_copy(update={"observed_generation": 2})
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (situation(Sight.UNSENT, wish(claimed=False)), "Reconciling"),
+        (situation(Sight.UNSENT, wish(Goal.HOLD, claimed=False)), None),
+        (situation(Sight.WORKING, wish(Goal.HOLD), record(task=TASK)), "Reconciling"),
+        (situation(Sight.SUCCEEDED), None),
+        (situation(Sight.UNDELIVERED, wish(Goal.CANCEL)), None),
+        (situation(Sight.UNDELIVERED, wish(Goal.EXPIRE)), "Stalled"),
+    ],
+)
+def test_whether_it_is_under_way_or_has_failed_or_is_as_declared(case: Situation, expected: str | None) -> None:
+    """I-89: what is held or cancelled as declared is neither."""
+    found = conditions(shown(case))
+    abnormal = {ConditionType.RECONCILING, ConditionType.STALLED} & set(found)
+    assert abnormal == ({expected} if expected else set())

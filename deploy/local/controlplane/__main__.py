@@ -119,6 +119,8 @@ def _binaries(options: argparse.Namespace) -> int:
     found |= vars(binaries.ensure())
     if options.fake_nodes:
         found["kwok"] = binaries.ensure_kwok()
+    if options.helm:
+        found["helm"] = binaries.ensure_helm()
     for name, path in found.items():
         say(f"{name.replace('_', '-')}: {path}")
     return 0
@@ -153,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     found = _add(commands, "binaries", _binaries, _RUN / "cluster", "make sure that all binaries are there")
     found.add_argument("--nodes", action="store_true", help="also what real nodes need")
     found.add_argument("--fake-nodes", action="store_true", help="also what fake nodes need")
+    found.add_argument("--helm", action="store_true", help="also Helm")
     kubectl = commands.add_parser("kubectl", help="kubectl on the local cluster (or on CLUSTER=current)")
     kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
     kubectl.set_defaults(command=_kubectl, directory=_RUN / "cluster")

@@ -1,4 +1,4 @@
-"""Finds Kubernetes' programs, etcd and kwok, and fetches or builds what is missing."""
+"""Finds Kubernetes' programs, etcd, kwok and helm, and fetches or builds what is missing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kubectl")
 # What a cluster with nodes needs in addition.
 NODES = ("kube-scheduler", "kubelet", "kube-proxy")
 KWOK_VERSION = "v0.8.0"
+HELM_VERSION = "v3.22.0"
 _CONNECT_TIMEOUT = 5.0
 _OPTIONS = (
     "set KUBEBUILDER_ASSETS to a directory that has them, allow this machine the network (release downloads, "
@@ -86,14 +87,24 @@ def ensure_nodes(say: Say = say) -> NodeBinaries:
 
 
 def ensure_kwok(say: Say = say) -> Path:
-    """The program that plays fake nodes; always built, as its releases come without a checksum beside them."""
-    cache = _cache() / f"kwok-{KWOK_VERSION}"
-    found = search(["kwok"], (from_assets, lambda names, _say: _in(cache, names)), say)
+    """The program that plays fake nodes."""
+    return ensure_built("kwok", gobuild.kwok(KWOK_VERSION), say)
+
+
+def ensure_helm(say: Say = say) -> Path:
+    """Helm in the one version that the chart is tested with."""
+    return ensure_built("helm", gobuild.helm(HELM_VERSION, VERSION), say)
+
+
+def ensure_built(name: str, module: gobuild.Module, say: Say = say) -> Path:
+    """A program that is always built, because its releases, if any, come without a checksum beside them."""
+    cache = _cache() / f"{name}-{module.version}"
+    found = search([name], (from_assets, lambda names, _say: _in(cache, names)), say)
     if not found:
         with _locked(cache, say):
-            found = _in(cache, ["kwok"]) or _built(["kwok"], gobuild.kwok(KWOK_VERSION), cache, say)
-    _require(["kwok"], found)
-    return found["kwok"]
+            found = _in(cache, [name]) or _built([name], module, cache, say)
+    _require([name], found)
+    return found[name]
 
 
 def ensure_prometheus(say: Say = say) -> Found:

@@ -44,11 +44,13 @@ class LocalCluster(Cluster):
         *,
         detached: bool = False,
         extra_names: Sequence[str] = (),
+        audited_user: str | None = None,
         say: Say = say,
     ) -> None:
         self.directory = directory.absolute()
         self._layout = Layout(self.directory)
         self._extra_names = tuple(extra_names)
+        self._audited_user = audited_user
         self._say = say
         self._binaries: Binaries | None = None
         self._state = State.load(self._layout.state) or State(bind_address, detached)
@@ -80,6 +82,11 @@ class LocalCluster(Cluster):
     @property
     def processes(self) -> dict[str, Process]:
         return {name: process for name, process in self._state.processes.items() if process.alive}
+
+    @property
+    def audit_log(self) -> Path:
+        """What the API server was asked by `audited_user` and answered: audit.k8s.io Events, one per line."""
+        return self._layout.audit_log
 
     def log(self, component: str) -> Path:
         return self._layout.log(component)
@@ -207,6 +214,8 @@ class LocalCluster(Cluster):
         kubelet_client.write(self._layout.certificates, "kubelet-client")
         write_service_account_keys(self._layout.certificates)
         components.write_authentication(self._layout)
+        if self._audited_user is not None:
+            components.write_audit_policy(self._layout, self._audited_user)
 
     def _start_on_free_ports(self) -> None:
         for attempt in range(1, _PORT_ATTEMPTS + 1):

@@ -125,10 +125,11 @@ class Stage:
         import docker
 
         import image
+        from controlplane import pythonimage
 
         client = docker.DockerClient(base_url=engine.host, timeout=120)
         try:
-            image.build(client, tag=IMAGE, say=self._say)
+            pythonimage.build(image.RECIPE, client, tag=IMAGE, say=self._say)
         finally:
             client.close()
 

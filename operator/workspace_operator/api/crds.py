@@ -123,6 +123,8 @@ def definition(kind: Kind) -> dict[str, Any]:
     schema = structural(kind.model)
     schema["properties"].pop("metadata")  # the API server owns its schema
     schema["required"] = ["spec"]
+    # No generation yet: without it, kstatus takes an object that no operator has looked at for current.
+    schema["properties"]["status"]["default"] = {"observedGeneration": -1}
     schema["properties"] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **schema["properties"]}
     names = {
         "kind": name,

@@ -234,7 +234,10 @@ class DelegationStatus(Model):
     cancellation: CancellationStatus | None = Field(default=None, description="Present when a cancel was sent.")
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Accepted: it may be delivered. Delivered: the agent has it. Finished: it is over.",
+        description=(
+            "Accepted: it may be delivered. Delivered: the agent has it. Finished: it is over. Reconciling: it is "
+            "under way. Stalled: it failed."
+        ),
         json_schema_extra=CONDITIONS_SCHEMA,
     )
 

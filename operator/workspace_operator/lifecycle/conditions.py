@@ -36,6 +36,13 @@ def conditions(s: Situation, decision: Decision) -> tuple[Condition, ...]:
     return settle(present, s.record.conditions, s.wish.generation, moments.text(s.now))
 
 
+def unreadable(fields: str, generation: int, now: str) -> tuple[Condition, ...]:
+    """Of an object from another release that this one cannot read: a person must re-apply it."""
+    text = f"Correct and re-apply: {fields}"[:1024]
+    kinds = (ConditionType.READY, FALSE), (ConditionType.STALLED, TRUE)
+    return settle(((kind, (status, Reason.INVALID_SPEC, text)) for kind, status in kinds), (), generation, now)
+
+
 def settle(
     verdicts: Iterable[tuple[ConditionType, Verdict]], previous: tuple[Condition, ...], generation: int, now: str
 ) -> tuple[Condition, ...]:
@@ -85,8 +92,11 @@ def _available(s: Situation, decision: Decision) -> Verdict:
 
 
 def _needs_person(s: Situation, decision: Decision) -> bool:
+    blocked = s.wish.blocked
     if decision.phase is Phase.PENDING:
         return True
+    if decision.phase is Phase.UNKNOWN and s.wish.backend is None and blocked is not None:
+        return blocked.failure_class != FailureClass.BACKEND  # nobody can even look before the class is put right
     failures = s.record.failures
     if decision.phase is not Phase.FAILED or failures is None:
         return False
@@ -94,13 +104,14 @@ def _needs_person(s: Situation, decision: Decision) -> bool:
 
 
 def _reconciling(s: Situation, decision: Decision) -> Verdict | None:
-    backing_off = decision.phase is Phase.FAILED and not _needs_person(s, decision)
-    if decision.phase in _WORKING or backing_off:
-        return TRUE, decision.reason, decision.message
-    return None
+    working = decision.phase in _WORKING or decision.phase is Phase.FAILED
+    return (TRUE, decision.reason, decision.message) if working and not _needs_person(s, decision) else None
 
 
 def _stalled(s: Situation, decision: Decision) -> Verdict | None:
+    if decision.row.reached and s.wish.goal is Goal.RUNNING and s.seen.serving.answers is False:
+        # It runs and does not serve, and nothing follows by itself: silence alone restarts nothing (I-42).
+        return TRUE, s.seen.serving.reason, s.seen.serving.message
     return (TRUE, decision.reason, decision.message) if _needs_person(s, decision) else None
 
 

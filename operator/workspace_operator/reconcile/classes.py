@@ -112,12 +112,7 @@ class ClassReconciler:
             capabilities=tuple(sorted(backend.capabilities)) if isinstance(backend, MeteredBackend) else (),
             workspaces=counts,
             sweep=report.status if report is not None else class_.status.sweep,
-            conditions=settle(
-                [(ConditionType.READY, verdict), *_swept(report, class_.status.conditions)],
-                class_.status.conditions,
-                class_.metadata.generation,
-                now,
-            ),
+            conditions=conditions(verdict, report, class_.status.conditions, class_.metadata.generation, now),
         )
         url = workspace_classes(name, "status")
         try:
@@ -147,12 +142,28 @@ class ClassReconciler:
         self._world.wake_class(name)
 
 
-def _swept(report: SweepReport | None, before: tuple[Condition, ...]) -> list[tuple[ConditionType, Verdict]]:
-    """What the sweeper says; until its first sweep, what an earlier operator said last."""
-    if report is None:
-        kinds = (ConditionType.SWEPT, ConditionType.STALLED)
-        return [
-            (ConditionType(c.type), (ConditionStatus(c.status), c.reason, c.message)) for c in before if c.type in kinds
-        ]
-    swept = [(ConditionType.SWEPT, report.swept)]
-    return [*swept, (ConditionType.STALLED, report.stalled)] if report.stalled[0] is ConditionStatus.TRUE else swept
+def conditions(
+    ready: Verdict, report: SweepReport | None, before: tuple[Condition, ...], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """All conditions of a class; until its first sweep, what an earlier operator said of its sweeps."""
+    if report is not None:
+        swept: Verdict | None = report.swept
+        blown = report.stalled if report.stalled[0] is ConditionStatus.TRUE else None
+    else:
+        said = {(c.type, c.reason): (ConditionStatus(c.status), c.reason, c.message) for c in before}
+        swept = next((verdict for (kind, _), verdict in said.items() if kind == ConditionType.SWEPT), None)
+        blown = said.get((ConditionType.STALLED, Reason.SWEEP_FUSE_BLOWN))
+    verdicts = (
+        (ConditionType.READY, ready),
+        (ConditionType.SWEPT, swept),
+        (ConditionType.STALLED, blown or _stalled(ready)),
+    )
+    present = ((kind, verdict) for kind, verdict in verdicts if verdict is not None)
+    return settle(present, before, generation, now)
+
+
+def _stalled(ready: Verdict) -> Verdict | None:
+    """A class that cannot be used needs a person; one that is being deleted has its own way."""
+    status, reason, message = ready
+    usable = status is ConditionStatus.TRUE or reason == Reason.CLASS_DELETING
+    return None if usable else (ConditionStatus.TRUE, reason, message)

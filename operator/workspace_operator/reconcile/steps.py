@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from workspace_operator.api.quantity import duration
 from workspace_operator.api.reasons import Reason
-from workspace_operator.api.states import IdentityMode
+from workspace_operator.api.states import Capability, IdentityMode
 from workspace_operator.api.workspace import CredentialsStatus
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Instance, Progress, ProvisionRequest, Reading, StopRequest
@@ -84,7 +84,10 @@ async def stop(run: Run, s: Situation, decision: Decision) -> None:
         run.wish = idle.awake(run.wish)
         return
     freeze = s.wish.freeze and s.wish.goal is Goal.PAUSED
-    await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+    if freeze or Capability.HALT in _backend(run).capabilities:
+        await _stop(run, StopRequest(run.ref, s.wish.grace, freeze=freeze), revoke=not freeze)
+    else:
+        await release(run, s, decision)  # nothing stays of what is stopped, so its name is used up (I-08)
     if s.wish.goal is Goal.PAUSED and run.problem is None:
         run.record = report.give_up_start(run.record)  # one that is wanted again meanwhile has not ended by itself
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from pydantic import ValidationError
 
 from workspace_operator.api.meta import FINALIZER
 from workspace_operator.api.reasons import Reason
-from workspace_operator.api.states import ConditionStatus, ConditionType, Phase, Probe
+from workspace_operator.api.states import Phase, Probe
 from workspace_operator.api.workspace import Workspace, WorkspaceStatus
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.errors import Failure
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
 from workspace_operator.lifecycle import idle, moments
-from workspace_operator.lifecycle.conditions import Verdict, settle
+from workspace_operator.lifecycle.conditions import unreadable
 from workspace_operator.lifecycle.facts import Goal
 from workspace_operator.lifecycle.plan import RECHECK, SOON, Decision, Situation, plan
 from workspace_operator.lifecycle.report import report
@@ -76,11 +77,11 @@ class WorkspaceReconciler:
         """An object from another release that this one cannot read: say so, and leave its compute alone."""
         fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         log.error("%s/%s cannot be read and is left alone: %s", entry.namespace, entry.name, fields)
-        verdict: Verdict = ConditionStatus.FALSE, Reason.INVALID_SPEC, f"Correct and re-apply: {fields}"[:1024]
-        now = moments.text(self._world.clock.now())
-        conditions = settle([(ConditionType.READY, verdict)], (), entry.generation, now)
-        status = {"conditions": [condition.model_dump(mode="json", by_alias=True) for condition in conditions]}
-        if INVALID_MARK not in entry.raw:  # said already
+        conditions = unreadable(fields, entry.generation, moments.text(self._world.clock.now()))
+        shown = [condition.model_dump(mode="json", by_alias=True) for condition in conditions]
+        status = {"observedGeneration": entry.generation, "conditions": shown}
+        said = json.loads(entry.raw).get("status") or {}
+        if INVALID_MARK not in entry.raw or said.get("observedGeneration") != entry.generation:
             await self._world.client.merge(workspaces(entry.namespace, entry.name, "status"), {"status": status})
 
     async def _claim(self, entry: Entry, workspace: Workspace) -> timedelta | None:

@@ -174,7 +174,10 @@ def test_conditions_say_the_same_as_the_phase() -> None:
             decision = plan(case)
             status = report(case, decision)
             found = {condition.type: condition for condition in status.conditions}
-            assert set(found) == {ConditionType.ACCEPTED, ConditionType.DELIVERED, ConditionType.FINISHED}
+            always = {ConditionType.ACCEPTED, ConditionType.DELIVERED, ConditionType.FINISHED}
+            assert always <= set(found) <= always | {ConditionType.RECONCILING, ConditionType.STALLED}
+            assert ConditionType.STALLED in found or decision.phase is not DelegationPhase.FAILED
+            assert ConditionType.RECONCILING not in found or decision.phase not in TERMINAL
             assert (found[ConditionType.FINISHED].status == "True") == (decision.phase in TERMINAL)
             assert all(condition.message.strip() for condition in status.conditions)
             if case.record.task is not None:

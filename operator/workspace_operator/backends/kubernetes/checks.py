@@ -19,7 +19,7 @@ _NAMED = (
     ("priority_class_name", "priorityClassName", "scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
 )
 
-Right = tuple[str, str, str]  # verb, group, resource
+Right = tuple[str, str, str, str | None]  # verb, group, resource; namespace, if it is not the pods'
 
 
 async def ask(client: KubeClient, spec: KubernetesBackend, place: Place) -> str:
@@ -33,10 +33,10 @@ async def ask(client: KubeClient, spec: KubernetesBackend, place: Place) -> str:
         if name is not None:
             await _exists(client, path(resource, None, name), field, f"{kind} {name}")
     wanted = list(_rights(spec, place))
-    allowed = await asyncio.gather(*(_may(client, right, spec.namespace) for right in wanted))
+    allowed = await asyncio.gather(*(_may(client, right, right[3] or spec.namespace) for right in wanted))
     missing = [right for right, may in zip(wanted, allowed, strict=True) if not may]
     if missing:
-        words = ", ".join(f"{verb} {resource}" for verb, _, resource in missing)
+        words = ", ".join(f"{verb} {resource}" for verb, _, resource, _ in missing)
         where = f"in namespace {spec.namespace}" if spec.namespace else "in all namespaces"
         raise BadRequest(
             Reason.MISCONFIGURED,
@@ -47,23 +47,24 @@ async def ask(client: KubeClient, spec: KubernetesBackend, place: Place) -> str:
 
 def _rights(spec: KubernetesBackend, place: Place) -> Iterator[Right]:
     for verb in ("create", "delete", "get", "list", "patch", "watch"):
-        yield verb, "", "pods"
-    yield "get", "", "pods/log"
+        yield verb, "", "pods", None
+    yield "get", "", "pods/log", None
     for verb in ("create", "delete", "get"):
-        yield verb, "", "persistentvolumeclaims"
+        yield verb, "", "persistentvolumeclaims", None
     for verb in ("create", "delete", "get", "patch", "update"):
-        yield verb, "", "secrets"
+        yield verb, "", "secrets", None
+    yield "get", "", "nodes", None
     if place.at_home:
         for verb in ("create", "get", "patch"):
-            yield verb, "", "services"
-    yield "get", "", "nodes"
+            yield verb, "", "services", None
     if spec.network_policy.enabled:
         for verb in ("create", "delete", "get"):
-            yield verb, "networking.k8s.io", "networkpolicies"
+            yield verb, "networking.k8s.io", "networkpolicies", None
+        yield "list", "discovery.k8s.io", "endpointslices", "default"
 
 
 async def _may(client: KubeClient, right: Right, namespace: str | None) -> bool:
-    verb, group, resource = right
+    verb, group, resource, _ = right
     resource, _, sub = resource.partition("/")
     attributes = {"verb": verb, "group": group, "resource": resource, "subresource": sub, "namespace": namespace or ""}
     body = {

@@ -63,14 +63,14 @@ _REFUSALS = (
         "its ServiceAccount does not exist yet, or somebody deleted it; it is made again",
     ),
     _Rule(
-        "priorityclass",
+        "no priorityclass with name",
         BadRequest,
         Reason.MISCONFIGURED,
         "kubernetes.priorityClassName names a PriorityClass that the cluster does not have; create it or correct the"
         " class",
     ),
     _Rule(
-        "runtimeclass",
+        "runtimeclass .*not found",
         BadRequest,
         Reason.MISCONFIGURED,
         "kubernetes.runtimeClassName names a RuntimeClass that the cluster does not have; create it or correct the"
@@ -129,7 +129,7 @@ def translate(error: KubeError, doing: str, failed: Reason | None) -> OperatorEr
     if status == 401:
         text = "the Kubernetes API does not accept the operator's credentials; check kubernetes.kubeconfigSecretRef"
         return BackendUnreachable(Reason.BACKEND_UNREACHABLE, f"{doing} failed: {text}.")
-    rule, found = _match(str(error).lower())
+    rule, found = _match(str(error).lower().partition(": ")[2])  # behind the request, which has names that people chose
     if failed is None:
         # A look that was refused is no reading, so it is told apart from a refused change (I-40).
         text = rule.message.format(*found) if rule is not None else f"the Kubernetes API answered with status {status}"

@@ -103,6 +103,11 @@ def report(s: Situation, decision: Decision) -> DelegationStatus:
     )
 
 
+def closed(written: DelegationStatus, generation: int) -> DelegationStatus:
+    """The status of one that is over, as it was written; a later edit changes nothing, and is seen."""
+    return written.model_copy(update={"observed_generation": generation})
+
+
 def finish(s: Situation, decision: Decision, result: ResultStatus | None) -> DelegationStatus:
     """Terminal phase and result, for one update (I-65)."""
     assert decision.phase in TERMINAL
@@ -148,6 +153,10 @@ def _conditions(s: Situation, decision: Decision) -> tuple[Condition, ...]:
         (ConditionType.DELIVERED, _delivered(s)),
         (ConditionType.FINISHED, (_TRUE if over else _FALSE, decision.reason, message)),
     ]
+    if decision.phase is DelegationPhase.FAILED or (over and decision.reason is Reason.SOURCE_GONE):
+        verdicts.append((ConditionType.STALLED, (_TRUE, decision.reason, message)))
+    elif not over and decision.reason is not Reason.HELD:  # held as declared is as wished, like a paused workspace
+        verdicts.append((ConditionType.RECONCILING, (_TRUE, decision.reason, message)))
     return settle(verdicts, s.record.conditions, s.wish.generation, moments.text(s.now))
 
 

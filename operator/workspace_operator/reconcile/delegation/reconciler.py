@@ -79,7 +79,9 @@ class DelegationReconciler:
         self, run: Run, before: DelegationPhase | None, s: Situation, decision: Decision
     ) -> timedelta | None:
         self._place(run, s, decision)
-        if s.wish.goal is not Goal.CLOSE:
+        if s.wish.goal is Goal.CLOSE:
+            await run.write(report.closed(run.delegation.status, s.wish.generation))
+        else:
             left = run.talk.claimed + UNWRITTEN - time.monotonic()
             if decision.phase in _FLYING and before not in _FLYING and run.talk.claimed and left > 0:
                 return _earlier(decision.wake_in, timedelta(seconds=left))

@@ -1,0 +1,25 @@
+"""Helm without a cluster, what the two ways to install come to, and the table of rights at the end of a run."""
+
+from __future__ import annotations
+
+import pytest
+from tests.deploy.rights import TABLE
+from tests.support.helm import BASE, Helm, Object, kustomize
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def rendered(helm: Helm) -> dict[str, list[Object]]:
+    """What each way installs with nothing changed."""
+    return {"kustomize": kustomize(BASE), "helm": helm.template()}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(TABLE, [])
+    if lines:
+        terminalreporter.section("what fails without a right")
+        terminalreporter.write_line("\n".join(sorted(lines)))
