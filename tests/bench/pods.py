@@ -71,7 +71,7 @@ async def _sample(lab: Lab, class_: str) -> Object:
     async with Eye(lab.api) as eye:
         await lab.create(["sample"], class_)
         await lab.all_ready(eye, ["sample"])
-        pods = (await lab.api.call("GET", f"{PODS}?labelSelector=workspace-operator.dev/workspace-name%3Dsample"))["items"]
+        pods = (await lab.api.call("GET", PODS))["items"]
         await _clear(lab)
     spec = {k: v for k, v in pods[0]["spec"].items() if k not in ("nodeName", "schedulingGates", "volumes")}
     for container in spec["containers"]:
