@@ -1,5 +1,5 @@
-"""Scenarios of the kubernetes backend, for the rights that only it needs. Its pods run on a node that is only played,
-or wait for a volume that nobody provides; no process is started."""
+"""Scenarios of the kubernetes backend, for the rights that only it needs. There is no node: no pod is placed, and where
+one must be Running, the play says so in the kubelet's stead."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import subprocess
 import sys
 from collections import Counter
 
-from tests.deploy.plays import Play, Stage, rows
+from tests.deploy.plays import NEEDED_IN, Play, Stage, rows
 from tests.deploy.rights import Right
 from tests.support.fleet import Fleet, Object, workspace, workspace_class
 from tests.support.operator import ROOT
 from tests.support.pods import pod
 
-from controlplane import fakenodes
 from workspace_operator.api import meta
 
 HOME, APART = "pods", "pods-apart"  # classes; the second has all pods in a namespace of that name
@@ -38,9 +37,8 @@ def prepare(stage: Stage) -> None:
 
 
 def _class(stage: Stage, name: str, **block: object) -> Object:
-    where = {"nodeSelector": fakenodes.SELECTOR, "tolerations": [fakenodes.TOLERATION]}
     spec = {"stopGracePeriod": "1s", "observeInterval": "2s", "identity": {"server": stage.cluster.server}}
-    return workspace_class(name, kubernetes={**where, "storageSize": "1Mi", **block}, **spec)
+    return workspace_class(name, kubernetes={"storageSize": "1Mi", **block}, **spec)
 
 
 def _cluster_wide(api_version: str, kind: str, **more: object) -> Object:
@@ -81,10 +79,27 @@ def doubles(stage: Stage) -> list[str]:
     return [uid for uid, number in count.items() if number > 1]
 
 
-def pod_of(stage: Stage, name: str) -> Object:
+def pods_of(stage: Stage, name: str) -> list[Object]:
     selector = f"{meta.LABEL_NAME}={name},{meta.LABEL_ROLE}=instance"
-    (found,) = json.loads(stage.fleet.kubectl("get", "pods", "-l", selector, "-o=json"))["items"]
-    return dict(found)
+    return list(json.loads(stage.cluster.kubectl("get", "pods", "-A", "-l", selector, "-o=json"))["items"])
+
+
+def running(stage: Stage, name: str = "", class_name: str = HOME) -> Object:
+    """The pod of a workspace that is Ready; of a new one, if none is named."""
+    if not name:
+        name = f"pod-{next(_serial)}"
+        stage.fleet.apply(workspace(name, className=class_name))
+    stage.until(lambda: any("schedulingGates" not in pod["spec"] for pod in pods_of(stage, name)))
+    (found,) = pods_of(stage, name)
+    _say(stage, found, phase="Running")
+    stage.ready(name)
+    return found
+
+
+def _say(stage: Stage, pod: Object, **status: object) -> None:
+    """As its kubelet would."""
+    place = ("-n", pod["metadata"]["namespace"], "patch", "pod", pod["metadata"]["name"], "--subresource=status")
+    stage.cluster.kubectl(*place, "-p", json.dumps({"status": status}))
 
 
 def _unstarted(stage: Stage, **spec: object) -> tuple[str, str]:
@@ -94,7 +109,8 @@ def _unstarted(stage: Stage, **spec: object) -> tuple[str, str]:
     return name, str(stage.fleet.get(name)["metadata"]["uid"])
 
 
-def _waits_for_volume(stage: Stage, **spec: object) -> str:
+def _unplaced(stage: Stage, **spec: object) -> str:
+    """A workspace with a data volume, whose pod waits for a node."""
     name = f"pod-{next(_serial)}"
     data = {"mountPath": "/data", "whenDeleted": "Delete"}
     stage.fleet.apply(workspace(name, className=HOME, storage=data, **spec))
@@ -107,12 +123,12 @@ def _waits_for_volume(stage: Stage, **spec: object) -> str:
 
 def live(stage: Stage) -> None:
     """A pod starts behind its policy, and is deleted for a pause."""
-    stage.pause(stage.new(className=HOME, image="example.com/nothing"))
+    stage.pause(running(stage)["metadata"]["labels"][meta.LABEL_NAME])
 
 
 def keep(stage: Stage) -> None:
     """A second pod comes to the claim and the Service of the first, on another port; then the data goes."""
-    name = _waits_for_volume(stage, agent={"port": 8080, "probe": "TCP"})
+    name = _unplaced(stage, agent={"port": 8080, "probe": "TCP"})
     stage.pause(name)
     stage.fleet.patch(name, agent={"port": 8081}, desiredState="Running")
     stage.until(lambda: stage.has_used(Right("", "services", "patch")))
@@ -132,7 +148,7 @@ def half(stage: Stage) -> None:
     stage.fleet.kubectl("patch", "configmap", settings, "--type=merge", "-p", json.dumps({"data": {"A": "c"}}))
     stage.until(lambda: stage.has_used(Right("", "secrets", "update")))
     stage.free(f"networkpolicy.{_NET}", policy)
-    stage.ready(name)
+    running(stage, name)
 
 
 def _policy_left_behind(stage: Stage, name: str, uid: str) -> Object:
@@ -152,13 +168,13 @@ def meet(stage: Stage) -> None:
     stage.fleet.desire(name, "Running")
     stage.until(lambda: stage.has_used(Right("", "pods", "get")))
     stage.until(lambda: "left alone" in (stage.fleet.condition(name, "Ready") or {}).get("message", ""))
-    stage.fleet.kubectl("delete", "pod", stranger, "--wait=false")
-    stage.ready(name)
+    stage.fleet.kubectl("delete", "pod", stranger)
+    running(stage, name)
 
 
 def renew(stage: Stage) -> None:
     """A token that the operator has delivered ends soon, and the next one replaces it."""
-    name = stage.new(className=APART, image="example.com/nothing")
+    name = running(stage, class_name=APART)["metadata"]["labels"][meta.LABEL_NAME]
     soon = json.dumps({"status": {"credentials": {"expires": "2020-01-01T00:00:00Z"}}})
     stage.fleet.kubectl("patch", "workspace", name, "--subresource=status", "--type=merge", "-p", soon)
     stage.until(lambda: stage.has_used(Right("", "secrets", "patch")))
@@ -166,10 +182,18 @@ def renew(stage: Stage) -> None:
 
 def doubt(stage: Stage) -> None:
     """A pod looks as if its node had fallen silent: does that still answer?"""
-    name = stage.new(className=HOME, image="example.com/nothing")
-    silent = json.dumps({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
-    stage.fleet.kubectl("patch", "pod", pod_of(stage, name)["metadata"]["name"], "--subresource=status", "-p", silent)
-    stage.until(lambda: stage.has_used(Right("", "nodes", "get")))
+    pod = running(stage)
+    reference = {"name": pod["metadata"]["name"]}
+    target = {"apiVersion": "v1", "kind": "Node", "name": "nobody"}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": reference, "target": target}
+    stage.fleet.kubectl("create", "-f", "-", input=json.dumps(binding))
+    try:
+        silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+        _say(stage, pod, conditions=silent)
+        stage.until(lambda: stage.has_used(Right("", "nodes", "get")))
+    finally:
+        # Only its kubelet would end it otherwise.
+        stage.fleet.kubectl("delete", "pod", reference["name"], "--force", "--grace-period=0", "--ignore-not-found")
 
 
 def name_all(stage: Stage) -> None:
@@ -189,7 +213,7 @@ def name_all(stage: Stage) -> None:
 
 def read(stage: Stage) -> None:
     """Somebody asks for logs with the operator's account: `kubectl exec … -- workspace-operator logs`."""
-    name = _waits_for_volume(stage)  # no node: the API server itself answers that there is no output yet
+    name = _unplaced(stage)  # so the API server itself answers that there is no output yet
     environment = {"KUBECONFIG": str(stage.account), "PYTHONPATH": str(ROOT / "operator")}
     command = [sys.executable, "-m", "workspace_operator", "logs", name, "-n", stage.fleet.namespace]
     asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -216,3 +240,6 @@ NEEDED_BY_PODS: dict[Right, Play] = {
     **rows(name_all, "scheduling.k8s.io", "priorityclasses", "get"),
     **rows(read, "", "pods/log", "get"),
 }
+
+#: All of them.
+ROWS: dict[Right, Play] = {**NEEDED_IN, **NEEDED_BY_PODS}

@@ -12,15 +12,14 @@ from collections.abc import Iterator
 
 import pytest
 from tests.deploy import pod_plays
-from tests.deploy.plays import HELD, NEEDED_IN, Play, Refused, Stage
+from tests.deploy.plays import HELD, Play, Refused, Stage
+from tests.deploy.pod_plays import ROWS
 from tests.deploy.rights import TABLE, USER, Right, rights, roles, used
 from tests.support.fleet import Object
 from tests.support.operator import ROOT, Operator
 
 from controlplane.cluster import LocalCluster
-from controlplane.fakenodes import FakeNodes
 
-ROWS = {**NEEDED_IN, **pod_plays.NEEDED_BY_PODS}
 FULL = os.environ.get("RBAC") == "full"
 _FEW = {
     Right("", "secrets", "create"),
@@ -57,7 +56,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         cluster.kubectl("apply", "-f", str(ROOT / "crds"), "-f", str(ROOT / "deploy" / "base"))
         cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
         account = cluster.service_account_kubeconfig("workspace-operator-system", "workspace-operator")
-        with FakeNodes(cluster, 1, say=lambda text: None), Operator(account, home) as operator:
+        with Operator(account, home) as operator:
             made = Stage(cluster, operator, account, home / "workspaces")
             pod_plays.prepare(made)
             yield made
@@ -103,9 +102,13 @@ def test_without_a_right_its_play_fails(stage: Stage, missing: Right, request: p
 def test_pods_that_may_not_be_listed_are_not_taken_for_gone(stage: Stage) -> None:
     """Unknown, with the missing right's name; no second pod, no failure counted; and all is well once it is granted
     (I-40)."""
-    name = stage.new(className=pod_plays.HOME, image="example.com/nothing")
-    pod, before = pod_plays.pod_of(stage, name)["metadata"]["uid"], stage.fleet.status(name)
-    process = stage.operator.pid
+    pod = pod_plays.running(stage)["metadata"]
+    name, process = pod["labels"]["workspace-operator.dev/workspace-name"], stage.operator.pid
+    before = stage.fleet.status(name)
+
+    def pods() -> list[str]:
+        return [each["metadata"]["uid"] for each in pod_plays.pods_of(stage, name)]
+
     stage.restrict(_LIST_PODS)
     try:
 
@@ -115,11 +118,11 @@ def test_pods_that_may_not_be_listed_are_not_taken_for_gone(stage: Stage) -> Non
         said = stage.hear(lambda: ready()["message"] if ready()["status"] == "Unknown" else "")
         assert "right to list pods" in said and "deploy/base/rbac-pods.yaml" in said
         assert stage.fleet.status(name)["instance"] == before["instance"]
-        assert pod_plays.pod_of(stage, name)["metadata"]["uid"] == pod
+        assert pods() == [pod["uid"]]
         assert (stage.operator.alive, stage.operator.pid) == (True, process)
     finally:
         stage.restrict(None)
     stage.ready(name)
-    assert pod_plays.pod_of(stage, name)["metadata"]["uid"] == pod
+    assert pods() == [pod["uid"]]
     assert stage.fleet.status(name)["instance"] == before["instance"]
     stage.clear()
