@@ -36,6 +36,11 @@ def prepare(stage: Stage) -> None:
     )
 
 
+def apply_class(stage: Stage, name: str, **block: object) -> None:
+    """One more class of pods."""
+    Fleet(stage.cluster, "default").apply(_class(stage, name, **block))
+
+
 def _class(stage: Stage, name: str, **block: object) -> Object:
     spec = {"stopGracePeriod": "1s", "observeInterval": "2s", "identity": {"server": stage.cluster.server}}
     return workspace_class(name, kubernetes={"storageSize": "1Mi", **block}, **spec)
@@ -84,11 +89,11 @@ def pods_of(stage: Stage, name: str) -> list[Object]:
     return list(json.loads(stage.cluster.kubectl("get", "pods", "-A", "-l", selector, "-o=json"))["items"])
 
 
-def running(stage: Stage, name: str = "", class_name: str = HOME) -> Object:
+def running(stage: Stage, name: str = "", class_name: str = HOME, **spec: object) -> Object:
     """The pod of a workspace that is Ready; of a new one, if none is named."""
     if not name:
         name = f"pod-{next(_serial)}"
-        stage.fleet.apply(workspace(name, className=class_name))
+        stage.fleet.apply(workspace(name, className=class_name, **spec))
     stage.until(lambda: any("schedulingGates" not in pod["spec"] for pod in pods_of(stage, name)))
     (found,) = pods_of(stage, name)
     _say(stage, found, phase="Running")

@@ -6,6 +6,7 @@ at what the plays use when nothing is missing, and takes away those rights that 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -122,7 +123,40 @@ def test_pods_that_may_not_be_listed_are_not_taken_for_gone(stage: Stage) -> Non
         assert (stage.operator.alive, stage.operator.pid) == (True, process)
     finally:
         stage.restrict(None)
+    stage.fleet.kubectl("annotate", "workspace", name, "example.com/look=again")  # else it may take 30 s
     stage.ready(name)
     assert pods() == [pod["uid"]]
     assert stage.fleet.status(name)["instance"] == before["instance"]
     stage.clear()
+
+
+@pytest.mark.cluster
+def test_the_role_of_pods_is_all_that_another_cluster_must_grant(stage: Stage) -> None:
+    """Here the same cluster by another account. Bound in the pods' namespace alone, the role lacks what is not in it,
+    and the class says so (I-28)."""
+    kubectl, name, account = stage.cluster.kubectl, "elsewhere", f"--serviceaccount={pod_plays.APART}:default"
+    kubeconfig = stage.cluster.service_account_kubeconfig(pod_plays.APART, "default")
+    stage.fleet.kubectl("create", "secret", "generic", name, f"--from-file=kubeconfig={kubeconfig}")
+    grant = ("create", "rolebinding", name, "--clusterrole=workspace-operator-pods", account)
+    kubectl("-n", pod_plays.APART, *grant)
+
+    def said() -> str:
+        found = json.loads(kubectl("get", "workspaceclass", name, "-o=json")).get("status", {}).get("conditions", ())
+        return next((f"{each['status']}: {each['message']}" for each in found if each["type"] == "Ready"), "")
+
+    where = {"namespace": pod_plays.APART, "kubeconfigSecretRef": {"namespace": "rights", "name": name}}
+    pod_plays.apply_class(stage, name, **where)
+    missing = (
+        "False: The user of kubernetes.kubeconfigSecretRef may not get nodes, list endpointslices in namespace default;"
+    )
+    stage.until(lambda: missing in said())
+    kubectl(*(word.replace("rolebinding", "clusterrolebinding") for word in grant))
+    stage.until(lambda: said().startswith("True"))
+    data = {"mountPath": "/data", "whenDeleted": "Delete"}
+    pod = pod_plays.running(stage, class_name=name, storage=data)["metadata"]
+    guest = pod["labels"]["workspace-operator.dev/workspace-name"]
+    stage.pause(guest)
+    stage.fleet.delete(guest)
+    assert kubectl("-n", pod_plays.APART, "get", "persistentvolumeclaims", "-o=name") == ""
+    stage.clear()
+    kubectl("delete", "workspaceclass", name, "--wait=false")
