@@ -6,12 +6,15 @@ at what the plays use when nothing is missing, and takes away those rights that 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from tests.backends.kubernetes_kit import no_secret
 from tests.deploy import pod_plays
 from tests.deploy.plays import HELD, Play, Refused, Stage
 from tests.deploy.pod_plays import ROWS
@@ -20,6 +23,9 @@ from tests.support.fleet import Object
 from tests.support.operator import ROOT, Operator
 
 from controlplane.cluster import LocalCluster
+from workspace_operator.api.kubernetes import KubernetesBackend
+from workspace_operator.backends.kubernetes import checks
+from workspace_operator.backends.kubernetes.place import Place
 
 FULL = os.environ.get("RBAC") == "full"
 _FEW = {
@@ -33,7 +39,7 @@ _FEW = {
 }
 TAKEN_AWAY = sorted(ROWS) if FULL else sorted(HELD | _FEW)
 PLAYS = list(dict.fromkeys(ROWS.values()))
-_LIST_PODS = Right("", "pods", "list")
+_LIST_PODS, _WATCH_PODS = (Right("", "pods", verb) for verb in ("list", "watch"))
 
 
 def test_each_right_is_granted_once_and_has_a_row() -> None:
@@ -47,6 +53,32 @@ def test_each_right_is_granted_once_and_has_a_row() -> None:
     assert unexplained == [], "no row in tests/deploy/plays.py or pod_plays.py says what the operator needs these for"
     past = [str(right) for right in ROWS if right not in every]
     assert past == [], "rows in tests/deploy/plays.py or pod_plays.py for what deploy/base does not grant"
+
+
+class Noting:
+    """An API server that notes which rights a client asks about, and grants them."""
+
+    def __init__(self) -> None:
+        self.asked: list[Right] = []
+
+    async def get(self, url: str) -> Object:
+        return {}
+
+    async def create(self, url: str, body: Object) -> Object:
+        asked = body["spec"]["resourceAttributes"]
+        self.asked.append(Right(asked["group"], asked["resource"], asked["verb"]))
+        return {"status": {"allowed": True}}
+
+
+def test_a_class_of_pods_is_checked_for_all_that_its_role_grants() -> None:
+    """Once each; but for what is asked for itself when the class names it, and logs, which no class needs."""
+    api: Any = Noting()
+    spec = KubernetesBackend()
+    asyncio.run(checks.ask(api, spec, Place(spec, api, no_secret)))
+    (_, role) = roles()
+    seen = {right for right, play in ROWS.items() if play in (pod_plays.name_all, pod_plays.read)} - {_WATCH_PODS}
+    services = {Right("", "services", verb) for verb in ("create", "get", "patch")}
+    assert sorted(api.asked) == sorted((set(rights(role)) - seen) | services)
 
 
 @pytest.fixture(scope="module")
