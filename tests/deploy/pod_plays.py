@@ -107,10 +107,10 @@ def _say(stage: Stage, pod: Object, **status: object) -> None:
     stage.cluster.kubectl(*place, "-p", json.dumps({"status": status}))
 
 
-def _unstarted(stage: Stage, **spec: object) -> tuple[str, str]:
+def _unstarted(stage: Stage, class_name: str = HOME, **spec: object) -> tuple[str, str]:
     """Name and UID of a workspace that does not start yet."""
     name = f"pod-{next(_serial)}"
-    stage.fleet.apply(workspace(name, className=HOME, desiredState="Stopped", **spec))
+    stage.fleet.apply(workspace(name, className=class_name, desiredState="Stopped", **spec))
     return name, str(stage.fleet.get(name)["metadata"]["uid"])
 
 
@@ -146,23 +146,34 @@ def half(stage: Stage) -> None:
     settings = f"settings-{next(_serial)}"
     stage.fleet.kubectl("create", "configmap", settings, "--from-literal=A=b")
     name, uid = _unstarted(stage, envFrom=[{"configMapRef": {"name": settings}}])
-    policy = f"wsp-{uid}-1"
-    stage.fleet.apply(_policy_left_behind(stage, policy, uid))
+    left = _left_behind(stage, uid, apiVersion=f"{_NET}/v1", kind="NetworkPolicy", spec={"podSelector": {}})
+    stage.fleet.apply(left)
     stage.fleet.desire(name, "Running")
     stage.until(lambda: stage.has_used(Right(_NET, "networkpolicies", "delete")))
     stage.fleet.kubectl("patch", "configmap", settings, "--type=merge", "-p", json.dumps({"data": {"A": "c"}}))
     stage.until(lambda: stage.has_used(Right("", "secrets", "update")))
-    stage.free(f"networkpolicy.{_NET}", policy)
+    stage.free(f"networkpolicy.{_NET}", left["metadata"]["name"])
     running(stage, name)
 
 
-def _policy_left_behind(stage: Stage, name: str, uid: str) -> Object:
+def heir(stage: Stage, class_name: str) -> tuple[str, str]:
+    """A workspace of a class apart starts over a Secret that is still going; its name and the Secret's."""
+    name, uid = _unstarted(stage, class_name)
+    left = _left_behind(stage, uid, apiVersion="v1", kind="Secret")
+    Fleet(stage.cluster, APART).apply(left)
+    stage.fleet.desire(name, "Running")
+    return name, str(left["metadata"]["name"])
+
+
+def _left_behind(stage: Stage, uid: str, **more: object) -> Object:
+    """What goes with an earlier pod of a workspace's first name."""
+    name = f"wsp-{uid}-1"
     cluster = stage.cluster.kubectl("get", "namespace", "kube-system", "-o=jsonpath={.metadata.uid}")
     owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "00000000-0000-0000-0000-000000000000"}
     labels = {meta.LABEL_CLUSTER: cluster, meta.LABEL_UID: uid}
     # As in plays.adopt: the garbage collector might be faster.
     metadata = {"name": name, "labels": labels, "finalizers": ["example.com/kept"], "ownerReferences": [owner]}
-    return {"apiVersion": f"{_NET}/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}}}
+    return {"metadata": metadata, **more}
 
 
 def meet(stage: Stage) -> None:

@@ -11,14 +11,16 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+import yaml
 from tests.backends.kubernetes_kit import no_secret
 from tests.deploy import pod_plays
 from tests.deploy.plays import HELD, Play, Refused, Stage
 from tests.deploy.pod_plays import ROWS
-from tests.deploy.rights import TABLE, USER, Right, rights, roles, used
+from tests.deploy.rights import TABLE, USER, Right, rights, roles, used, without
 from tests.support.fleet import Object
 from tests.support.operator import ROOT, Operator
 
@@ -176,6 +178,9 @@ def test_the_role_of_pods_is_all_that_another_cluster_must_grant(stage: Stage) -
         found = json.loads(kubectl("get", "workspaceclass", name, "-o=json")).get("status", {}).get("conditions", ())
         return next((f"{each['status']}: {each['message']}" for each in found if each["type"] == "Ready"), "")
 
+    def says(of: str, words: str) -> bool:
+        return words in (stage.fleet.condition(of, "Ready") or {}).get("message", "")
+
     where = {"namespace": pod_plays.APART, "kubeconfigSecretRef": {"namespace": "rights", "name": name}}
     pod_plays.apply_class(stage, name, **where)
     missing = (
@@ -190,5 +195,15 @@ def test_the_role_of_pods_is_all_that_another_cluster_must_grant(stage: Stage) -
     stage.pause(guest)
     stage.fleet.delete(guest)
     assert kubectl("-n", pod_plays.APART, "get", "persistentvolumeclaims", "-o=name") == ""
+    (_, role) = roles()
+    for verb in ("create", "get", "delete"):  # which rbac.yaml grants too, for another purpose
+        kubectl("replace", "-f", "-", input=yaml.safe_dump(without(role, Right("", "secrets", verb))))
+        heir, secret = pod_plays.heir(stage, name)
+        stage.until(partial(says, heir, f"right to {verb} secrets"))
+        kubectl("replace", "-f", "-", input=yaml.safe_dump(role))
+        kubectl(
+            "-n", pod_plays.APART, "patch", "secret", secret, "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
+        )
+        pod_plays.running(stage, heir)
     stage.clear()
     kubectl("delete", "workspaceclass", name, "--wait=false")
