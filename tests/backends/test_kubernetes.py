@@ -208,7 +208,7 @@ async def test_check_names_what_is_missing(cluster: LocalCluster, client: KubeCl
     try:
         with pytest.raises(BadRequest, match="may not create pods, delete pods"):
             await driver_of(little).check()
-        with pytest.raises(BadRequest, match="no right to create it"):
+        with pytest.raises(BadRequest, match="right to create persistentvolumeclaims in the namespace"):
             await driver_of(little).provision(request_of())
     finally:
         await little.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from tests.bench import delegations, ec2, latency, memory, sweep, throughput, writes
+from tests.bench import delegations, ec2, latency, memory, pods, sweep, throughput, writes
 from tests.bench.api import DELEGATIONS, WORKSPACES
 from tests.bench.lab import Lab, kill_workloads, laboratory
 from tests.bench.table import table
@@ -36,6 +36,7 @@ BENCHES: dict[str, Callable[[Lab], Awaitable[dict[str, Any]]]] = {
     "sweep": sweep.run,
     "delegations": delegations.run,
     "ec2": ec2.run,
+    "pods": pods.run,
 }
 
 

@@ -150,8 +150,10 @@ class Stamped:
         return await self._backend.restart(request, grace)
 
 
-def drivers(kind: str, recorder: Recorder, stamps: Path | None) -> Mapping[str, Create]:
-    """The drivers of the measured operator: classes keep the block ``process``, whatever serves it, or ``ec2``."""
+def drivers(kind: str, recorder: Recorder, stamps: Path | None) -> Mapping[str, Create] | None:
+    """The drivers of the measured operator: classes keep the block ``process``, whatever serves it, or ``ec2``; None
+    are the operator's own, with nothing between.
+    """
 
     def noop(name: str, spec: WorkspaceClassSpec, cluster: str, resolve: ResolveSecret) -> Backend:
         return NoopBackend(recorder)
@@ -160,6 +162,8 @@ def drivers(kind: str, recorder: Recorder, stamps: Path | None) -> Mapping[str, 
         made: Any = Stamped(DRIVERS["process"](name, spec, cluster, resolve), recorder)
         return made  # type: ignore[no-any-return]  # __getattr__ supplies the rest of the protocol
 
+    if kind == "own":
+        return None
     if kind == "ec2":
         return {"ec2": _ec2(stamps)}
     return {"process": {"noop": noop, "process": process}[kind]}

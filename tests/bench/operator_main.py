@@ -25,7 +25,7 @@ from workspace_operator.app import App
 def main() -> int:
     die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--driver", choices=("noop", "process", "ec2"), default="noop")
+    parser.add_argument("--driver", choices=("noop", "process", "ec2", "own"), default="noop")
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--stamps", type=Path)
     parser.add_argument("--profile", type=Path, help="write cProfile statistics here (slows everything down)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.bench import delegations, sweep
+from tests.bench import delegations, pods, sweep
 
 Row = tuple[str, str, str, str]  # what, measured, beside, aim
 
@@ -160,4 +160,5 @@ _RENDER = {
     "sweep": sweep.rows,
     "delegations": delegations.rows,
     "ec2": _ec2,
+    "pods": pods.rows,
 }

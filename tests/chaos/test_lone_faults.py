@@ -10,7 +10,7 @@ from tests.chaos.apifaults import ApiFaults
 from tests.chaos.apiserver import ApiServer
 from tests.chaos.witness import census
 from tests.ec2.counterpart import Rule
-from tests.support.fleet import Fleet, workspace
+from tests.support.fleet import Fleet, until, workspace
 from tests.support.operator import Operator
 
 from controlplane.cluster import LocalCluster
@@ -79,6 +79,6 @@ def test_a_stale_list_at_the_start_shows_a_workspace_that_is_gone(
     fleet.apply(workspace("fence", className=process_class, image="sleep"))
     proxy.faults.stale = Rule("list workspaces", code=metadata["resourceVersion"])
     operator.start()
-    assert proxy.faults.injected["stale"]
+    until(lambda: proxy.faults.injected["stale"])
     fleet.wait_ready("fence")  # it came by the watch, after everything that the list had shown
     assert metadata["uid"] not in census()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.deploy.pod_plays import ROWS
 from tests.deploy.rights import TABLE
+from tests.support.closing import Words
 from tests.support.helm import BASE, Helm, Object, kustomize
 
 
@@ -18,8 +20,9 @@ def rendered(helm: Helm) -> dict[str, list[Object]]:
     return {"kustomize": kustomize(BASE), "helm": helm.template()}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(TABLE, [])
+def pytest_closing_words(config: pytest.Config) -> Words:
+    lines = sorted(config.stash.get(TABLE, []))
     if lines:
-        terminalreporter.section("what fails without a right")
-        terminalreporter.write_line("\n".join(sorted(lines)))
+        plays = set(ROWS.values())
+        lines.append(f"{len(ROWS)} rights, each needed in one of {len(plays)} plays; {len(lines)} were taken away now")
+    return "what fails without a right", lines

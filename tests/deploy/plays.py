@@ -1,6 +1,7 @@
 """Small scenarios that make the operator use its rights, and the table of which right is needed in which.
 
-A new right in deploy/base/rbac.yaml needs a row here: the play in which the operator uses it.
+A new right in deploy/base/rbac.yaml needs a row here: the play in which the operator uses it. Those of the kubernetes
+backend are in pod_plays.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.deploy.rights import USER, Audit, Right, refusal, role, used, without
+from tests.deploy.rights import USER, Audit, Right, refusal, roles, used, without
 from tests.support.delegations import Tasks, delegation_class, obedient, sender
 from tests.support.fleet import Fleet, Object, workspace, workspace_class
 from tests.support.manifests import process_images
@@ -29,6 +30,7 @@ PATIENCE = 60.0
 # Of what a workspace has under its name; written as kubectl takes it.
 _RBAC, _LEASES = "rbac.authorization.k8s.io", "coordination.k8s.io"
 _KINDS = ("ServiceAccount", "Secret", f"Lease.{_LEASES}", f"Role.{_RBAC}", f"RoleBinding.{_RBAC}")
+_POLICIES = "NetworkPolicy.networking.k8s.io"
 _serial = itertools.count(1)
 
 
@@ -39,8 +41,9 @@ class Refused(Exception):
 class Stage:
     """A cluster that notes what the operator asks, the operator, and the rights that it has."""
 
-    def __init__(self, cluster: LocalCluster, operator: Operator, directory: Path) -> None:
-        self.cluster, self.operator = cluster, operator
+    def __init__(self, cluster: LocalCluster, operator: Operator, account: Path, directory: Path) -> None:
+        self.cluster, self.operator, self.account = cluster, operator, account
+        self.heard: list[str] = []  # what was said to others than to workspaces and classes
         self.audit = Audit(cluster.audit_log)
         self.missing: Right | None = None
         self.fleet = Fleet(cluster, "rights")
@@ -52,8 +55,8 @@ class Stage:
     def restrict(self, missing: Right | None) -> None:
         """Take one right away, or give back what was; from when this returns."""
         was, self.missing = self.missing, missing
-        reduced = role() if missing is None else without(role(), missing)
-        self.cluster.kubectl("replace", "-f", "-", input=yaml.safe_dump(reduced))
+        reduced = [each if missing is None else without(each, missing) for each in roles()]
+        self.cluster.kubectl("replace", "-f", "-", input=yaml.safe_dump_all(reduced))
         changed = missing or was
         if changed is not None:
             answer = "yes" if missing is None else "no"
@@ -78,6 +81,17 @@ class Stage:
 
         _wait(look, self.operator.tail)
 
+    def hear(self, listen: Callable[[], str]) -> str:
+        """Wait until something is said, whatever is refused meanwhile."""
+        said: list[str] = []
+
+        def heard() -> bool:
+            said[:] = [listen()]
+            return bool(said[0])
+
+        _wait(heard, self.operator.tail)
+        return said[0]
+
     def has_used(self, right: Right) -> bool:
         """The operator has, since the play began."""
         return used(right, self.audit.requests())
@@ -96,7 +110,8 @@ class Stage:
         if not self.operator.alive:
             self.operator.start()
         self.until(lambda: self.operator.get("/readyz")[0] == 200)
-        held = json.loads(self.fleet.kubectl("get", ",".join(_KINDS), "-o=json"))["items"]
+        self.heard.clear()
+        held = json.loads(self.fleet.kubectl("get", ",".join((*_KINDS, _POLICIES)), "-o=json"))["items"]
         for each in held:
             if each["metadata"].get("finalizers"):
                 self.free(each["kind"], each["metadata"]["name"])
@@ -269,7 +284,7 @@ def _annotate(cluster: LocalCluster, paths: list[str], times: int) -> None:
 Play = Callable[[Stage], None]
 
 
-def _rows(play: Play, group: str, resource: str, verbs: str, name: str = "") -> dict[Right, Play]:
+def rows(play: Play, group: str, resource: str, verbs: str, name: str = "") -> dict[Right, Play]:
     return {Right(group, resource, verb, name): play for verb in verbs.split()}
 
 
@@ -278,38 +293,38 @@ _POLICY = ("admissionregistration.k8s.io", "validatingadmissionpolicybindings")
 
 #: Each right of the operator, and the play that fails without it.
 NEEDED_IN: dict[Right, Play] = {
-    **_rows(start, "", "namespaces", "get", "kube-system"),
-    **_rows(start, _OURS, "workspaces", "list watch"),
-    **_rows(start, _OURS, "workspaceclasses", "list watch"),
-    **_rows(start, _OURS, "delegations", "list watch"),
-    **_rows(start, _LEASES, "leases", "create get list update watch"),
-    **_rows(run, _OURS, "workspaces", "delegate patch"),
-    **_rows(run, _OURS, "workspaces/status", "patch"),
-    **_rows(run, _OURS, "delegations", "create"),
-    **_rows(run, "", "events", "create"),
-    **_rows(run, "", "configmaps", "get"),
-    **_rows(run, "", "secrets", "create"),
-    **_rows(run, "", "serviceaccounts", "create"),
-    **_rows(run, "", "serviceaccounts/token", "create"),
-    **_rows(run, _RBAC, "roles", "create"),
-    **_rows(run, _RBAC, "rolebindings", "create"),
-    **_rows(trust, *_POLICY, "get", f"delegation-sender.{_OURS}"),
-    **_rows(again, "", "secrets", "delete get"),
-    **_rows(again, "", "serviceaccounts", "get"),
-    **_rows(again, _RBAC, "roles", "get update"),
-    **_rows(again, _RBAC, "rolebindings", "get"),
-    **_rows(again, _LEASES, "leases", "patch"),
-    **_rows(adopt, "", "serviceaccounts", "delete"),
-    **_rows(adopt, _RBAC, "roles", "delete"),
-    **_rows(adopt, _RBAC, "rolebindings", "delete"),
-    **_rows(adopt, _LEASES, "leases", "delete"),
-    **_rows(delegate, _OURS, "delegations", "delete get patch"),
-    **_rows(delegate, _OURS, "delegations/status", "patch"),
-    **_rows(delegate, "", "configmaps", "create"),
-    **_rows(offer, _OURS, "workspaceclasses", "patch"),
-    **_rows(offer, _OURS, "workspaceclasses/status", "patch"),
-    **_rows(collide, _OURS, "workspaceclasses", "get"),
-    **_rows(collide, _OURS, "workspaces", "get"),
+    **rows(start, "", "namespaces", "get", "kube-system"),
+    **rows(start, _OURS, "workspaces", "list watch"),
+    **rows(start, _OURS, "workspaceclasses", "list watch"),
+    **rows(start, _OURS, "delegations", "list watch"),
+    **rows(start, _LEASES, "leases", "create get list update watch"),
+    **rows(run, _OURS, "workspaces", "delegate patch"),
+    **rows(run, _OURS, "workspaces/status", "patch"),
+    **rows(run, _OURS, "delegations", "create"),
+    **rows(run, "", "events", "create"),
+    **rows(run, "", "configmaps", "get"),
+    **rows(run, "", "secrets", "create"),
+    **rows(run, "", "serviceaccounts", "create"),
+    **rows(run, "", "serviceaccounts/token", "create"),
+    **rows(run, _RBAC, "roles", "create"),
+    **rows(run, _RBAC, "rolebindings", "create"),
+    **rows(trust, *_POLICY, "get", f"delegation-sender.{_OURS}"),
+    **rows(again, "", "secrets", "delete get"),
+    **rows(again, "", "serviceaccounts", "get"),
+    **rows(again, _RBAC, "roles", "get update"),
+    **rows(again, _RBAC, "rolebindings", "get"),
+    **rows(again, _LEASES, "leases", "patch"),
+    **rows(adopt, "", "serviceaccounts", "delete"),
+    **rows(adopt, _RBAC, "roles", "delete"),
+    **rows(adopt, _RBAC, "rolebindings", "delete"),
+    **rows(adopt, _LEASES, "leases", "delete"),
+    **rows(delegate, _OURS, "delegations", "delete get patch"),
+    **rows(delegate, _OURS, "delegations/status", "patch"),
+    **rows(delegate, "", "configmaps", "create"),
+    **rows(offer, _OURS, "workspaceclasses", "patch"),
+    **rows(offer, _OURS, "workspaceclasses/status", "patch"),
+    **rows(collide, _OURS, "workspaceclasses", "get"),
+    **rows(collide, _OURS, "workspaces", "get"),
 }
 #: Held in order to grant them to workspaces; the operator itself uses them never, or only after a conflict.
 HELD = {Right(_OURS, "workspaces", "delegate"), *(Right(_OURS, "delegations", verb) for verb in ("create", "get"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from tests.support.helm import BASE, NAMESPACE, Object
 
 USER = f"system:serviceaccount:{NAMESPACE}:workspace-operator"
+_FILES, _ROLES = ("rbac.yaml", "rbac-pods.yaml"), ("workspace-operator", "workspace-operator-pods")
 #: One line per right that was taken away: the right, its play, and what the API server said.
 TABLE = pytest.StashKey[list[str]]()
 
@@ -32,12 +33,12 @@ class Right:
         return f"{self.verb} {where}{f'/{self.name}' if self.name else ''}"
 
 
-def role() -> Object:
-    """ClusterRole workspace-operator as in deploy/base."""
-    documents = yaml.safe_load_all((BASE / "rbac.yaml").read_text())
-    named = ("ClusterRole", "workspace-operator")
-    (found,) = (each for each in documents if (each["kind"], each["metadata"]["name"]) == named)
-    return dict(found)
+def roles() -> list[Object]:
+    """The operator's ClusterRoles as in deploy/base: its own, and that of pods, which also stands alone elsewhere."""
+    documents = [each for name in _FILES for each in yaml.safe_load_all((BASE / name).read_text())]
+    found = [each for each in documents if each["kind"] == "ClusterRole" and each["metadata"]["name"] in _ROLES]
+    assert len(found) == len(_ROLES)
+    return found
 
 
 def rights(of: Object) -> list[Right]:
@@ -53,9 +54,9 @@ def _explode(rule: Object) -> Iterator[Right]:
 
 
 def without(of: Object, gone: Right) -> Object:
-    """A copy of the role that lacks one right and nothing else."""
+    """A copy of the role that lacks one right and nothing else, but for a wider one that contains it."""
     reduced = copy.deepcopy(of)
-    reduced["rules"] = [_rule(right) for right in rights(of) if right != gone]
+    reduced["rules"] = [_rule(right) for right in rights(of) if right not in (gone, replace(gone, name=""))]
     return reduced
 
 

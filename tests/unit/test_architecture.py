@@ -16,7 +16,7 @@ from workspace_operator.api.reasons import Reason
 ROOT = Path(__file__).parents[2]
 PACKAGE = "workspace_operator"
 SOURCE = ROOT / "operator" / PACKAGE
-SHARED = {f"{PACKAGE}.backends.{name}" for name in ("door", "metered", "protocol", "rate")}
+SHARED = {f"{PACKAGE}.backends.{name}" for name in ("door", "labels", "metered", "protocol", "rate")}
 LIBRARIES = {
     "docker": f"{PACKAGE}.backends.docker",
     "boto3": f"{PACKAGE}.backends.ec2",

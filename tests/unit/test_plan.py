@@ -215,3 +215,14 @@ def test_a_restart_that_cannot_get_its_token_backs_off() -> None:
     """The restart of an instance that still boots; otherwise eight token requests per pass, without end."""
     case = situation(wish(**NEW_TOKEN), record(instance(), failures=failed()), seen(Sight.STARTING))
     assert plan(case).step is Step.WAIT
+
+
+def test_a_backend_may_say_more_precisely_what_is_waited_for() -> None:
+    """I-28, I-32: of a state that the table names, and not in place of what the table decides."""
+    told = {"why": Reason.UNSCHEDULABLE, "message": "No node can take it."}
+    waits = plan(situation(None, record(instance()), seen(Sight.STARTING, **told)))
+    assert (waits.reason, waits.message) == (Reason.UNSCHEDULABLE, "No node can take it.")
+    overdue = plan(situation(None, record(instance(since=at(-300))), seen(Sight.STARTING, **told)))
+    assert overdue.reason is Reason.PROVISION_TIMEOUT
+    serves = plan(situation(None, record(instance()), seen(Sight.RUNNING, SERVES, **told)))
+    assert serves.reason is Reason.RUNNING

@@ -10,7 +10,7 @@ from tests.unit.kit import NOW, FakeKube, body, workspace, workspace_class
 from tests.unit.test_loops import SlowBackend, metered
 
 from workspace_operator.api.reasons import Reason
-from workspace_operator.api.states import EffectiveReason
+from workspace_operator.api.states import Capability, EffectiveReason
 from workspace_operator.api.workspace import IdleStatus, Workspace, WorkspaceStatus
 from workspace_operator.errors import BadRequest, Failure, FailureClass, OperatorError
 from workspace_operator.kube.client import KubeClient, KubeError, NotFound, _error
@@ -278,3 +278,11 @@ def test_a_proxys_page_is_never_shown() -> None:
     assert isinstance(_error(404, "GET", "/x", b'{"message": "not there"}'), NotFound)
     assert "not there" in str(_error(404, "GET", "/x", b'{"message": "not there"}'))
     assert isinstance(shown, KubeError)
+
+
+def test_no_token_is_issued_where_the_backend_gets_it_by_itself() -> None:
+    """I-51: what is not issued need not be revoked."""
+    assert wished(workspace()).wants_credentials
+    brings_it = SlowBackend()
+    brings_it.capabilities = frozenset({Capability.TOKENS})
+    assert not wished(workspace(), metered(brings_it)).wants_credentials

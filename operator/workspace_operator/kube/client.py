@@ -118,6 +118,10 @@ class KubeClient:
         """File with the certificate authority of the API server."""
         return self._api.configuration.ssl_ca_cert or None
 
+    def apart(self) -> KubeClient:
+        """Another client of this API server, with connections of its own: a watch keeps one for as long as it lasts."""
+        return KubeClient(self._api.configuration)
+
     async def close(self) -> None:
         await self._api.close()
 

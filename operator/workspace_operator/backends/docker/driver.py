@@ -13,6 +13,7 @@ from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability
 from workspace_operator.api.workspaceclass import DockerBackend, WorkspaceClassSpec
+from workspace_operator.backends import labels
 from workspace_operator.backends.docker import checks, faults, identity, shape
 from workspace_operator.backends.docker.ending import Endings
 from workspace_operator.backends.docker.engine import DEADLINE, Client, Engine, Job
@@ -159,7 +160,7 @@ class DockerDriver:
         def work(client: Client, job: Job) -> bool:
             try:
                 volume = client.inspect_volume(name)
-                if not shape.is_of(volume.get("Labels"), ref) and not checks.is_half_made(client, volume):
+                if not labels.is_of(volume.get("Labels"), ref) and not checks.is_half_made(client, volume):
                     return True  # a stranger's: this workspace has none
                 job.proceed()
                 client.remove_volume(name)
@@ -253,11 +254,11 @@ class DockerDriver:
             return
         job.proceed()
         name = shape.volume_name(request.ref.uid)
-        labels = shape.data_labels(request.ref)
-        volume = client.create_volume(name, labels=labels)  # returns an existing one
+        owned = labels.of(request.ref, labels.ROLE_DATA)
+        volume = client.create_volume(name, labels=owned)  # returns an existing one
         if checks.is_half_made(client, volume):
             client.remove_volume(name)
-            volume = client.create_volume(name, labels=labels)
+            volume = client.create_volume(name, labels=owned)
         shape.refuse_foreign("volume", name, volume.get("Labels"), request.ref)
 
     def _create(self, client: Client, request: ProvisionRequest) -> str:
@@ -279,8 +280,8 @@ class DockerDriver:
     def _adopt(self, client: Client, job: Job, request: ProvisionRequest) -> Instance:
         """The name is taken: by an earlier call of ours whose answer was lost, or by a stranger."""
         name = shape.container_name(request.ref.uid, request.incarnation)
-        labels = client.inspect_container(name)["Config"].get("Labels")
-        shape.refuse_foreign("container", name, labels, request.ref)
+        found = client.inspect_container(name)["Config"].get("Labels")
+        shape.refuse_foreign("container", name, found, request.ref)
         found = self._revive(client, job, request)
         return found if found is not None else self._now(client, request)
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from workspace_operator.api import meta
+from workspace_operator.backends import labels
 from workspace_operator.backends.docker import shape
 from workspace_operator.backends.docker.engine import Client
 from workspace_operator.backends.protocol import Instance, Reading, WorkspaceRef
@@ -52,9 +53,9 @@ class Reader:
         self._host = host
         self._halting = halting
 
-    def list(self, client: Client, **labels: str) -> tuple[Seen, ...]:
+    def list(self, client: Client, **values: str) -> tuple[Seen, ...]:
         """One call, whatever the number of containers. The engine answers whole or not at all."""
-        rows = client.containers(all=True, filters=shape.label_filter(**labels))
+        rows = client.containers(all=True, filters=shape.label_filter(**values))
         return tuple(sorted((self._seen(row) for row in rows), key=lambda seen: seen.instance.incarnation))
 
     def of(self, client: Client, ref: WorkspaceRef) -> tuple[Seen, ...]:
@@ -76,7 +77,7 @@ class Reader:
         return replace(instance, message=_EXITS.get(instance.exit_code or 0, ""))
 
     def _seen(self, row: Mapping[str, Any]) -> Seen:
-        labels: Mapping[str, str] = row.get("Labels") or {}
+        found: Mapping[str, str] = row.get("Labels") or {}
         state = str(row["State"])
         reading = _READINGS.get(state, Reading.STARTING)
         since = self._halting.get(row["Id"]) if reading is Reading.RUNNING else None
@@ -84,17 +85,11 @@ class Reader:
             reading = Reading.HALTING
         code = _EXIT_CODE.match(row.get("Status") or "")
         instance = Instance(
-            ref=WorkspaceRef(
-                cluster=labels.get(meta.LABEL_CLUSTER, ""),
-                uid=labels.get(meta.LABEL_UID, ""),
-                namespace=labels.get(meta.LABEL_NAMESPACE, ""),
-                name=labels.get(meta.LABEL_NAME, ""),
-                class_name=labels.get(meta.LABEL_CLASS, ""),
-            ),
-            incarnation=_incarnation(labels.get(meta.LABEL_INCARNATION, "")),
+            ref=labels.owner(found),
+            incarnation=labels.incarnation(found),
             reading=reading,
             id=row["Id"],
-            parameters=labels.get(meta.LABEL_PARAMETERS, ""),
+            parameters=found.get(meta.LABEL_PARAMETERS, ""),
             address=self._address(row.get("Ports") or ()),
             image_digest=row.get("ImageID") or None,
             exit_code=int(code[1]) if code else None,
@@ -111,8 +106,3 @@ class Reader:
                     host = (urlsplit(self._host).hostname or "") if self._host.startswith("tcp:") else "127.0.0.1"
                 return f"[{host}]:{port['PublicPort']}" if ":" in host else f"{host}:{port['PublicPort']}"
         return None
-
-
-def _incarnation(label: str) -> int:
-    """Zero, older than any real one, for a spoilt label: such a container is released, not hidden."""
-    return int(label) if label.isdecimal() else 0

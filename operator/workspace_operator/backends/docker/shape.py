@@ -11,11 +11,10 @@ from typing import Any, Final
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.workspaceclass import DockerBackend
+from workspace_operator.backends import labels
 from workspace_operator.backends.protocol import ProvisionRequest, Template, WorkspaceRef
 from workspace_operator.errors import BackendError, BadRequest
 
-ROLE_INSTANCE: Final = "instance"
-ROLE_DATA: Final = "data"
 PIDS_LIMIT: Final = 4096  # a fork bomb must not take the engine's machine down
 _LOG_ROTATION: Final = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
@@ -30,45 +29,16 @@ def volume_name(uid: str) -> str:
     return f"wsp-{uid}-data"
 
 
-def data_labels(ref: WorkspaceRef) -> dict[str, str]:
-    """Labels of the data volume (I-13)."""
-    return {
-        meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
-        meta.LABEL_CLUSTER: ref.cluster,
-        meta.LABEL_UID: ref.uid,
-        meta.LABEL_NAMESPACE: ref.namespace,
-        meta.LABEL_NAME: ref.name,
-        meta.LABEL_CLASS: ref.class_name,
-        meta.LABEL_ROLE: ROLE_DATA,
-    }
-
-
-def instance_labels(request: ProvisionRequest) -> dict[str, str]:
-    """Labels of the container."""
-    return {
-        **data_labels(request.ref),
-        meta.LABEL_ROLE: ROLE_INSTANCE,
-        meta.LABEL_INCARNATION: str(request.incarnation),
-        meta.LABEL_PARAMETERS: request.parameters,
-    }
-
-
-def label_filter(**labels: str) -> dict[str, list[str]]:
+def label_filter(**values: str) -> dict[str, list[str]]:
     """The engine's filter for our instances of a cluster, and of a class or a workspace of it."""
     keys = {"cluster": meta.LABEL_CLUSTER, "class_name": meta.LABEL_CLASS, "uid": meta.LABEL_UID}
-    wanted = [f"{keys[key]}={value}" for key, value in labels.items()]
-    return {"label": [f"{meta.LABEL_ROLE}={ROLE_INSTANCE}", *wanted]}
+    wanted = [f"{keys[key]}={value}" for key, value in values.items()]
+    return {"label": [f"{meta.LABEL_ROLE}={labels.ROLE_INSTANCE}", *wanted]}
 
 
-def is_of(labels: Mapping[str, str] | None, ref: WorkspaceRef) -> bool:
-    """Whether something on the engine belongs to this workspace of this cluster."""
-    found = labels or {}
-    return found.get(meta.LABEL_CLUSTER) == ref.cluster and found.get(meta.LABEL_UID) == ref.uid
-
-
-def refuse_foreign(kind: str, name: str, labels: Mapping[str, str] | None, ref: WorkspaceRef) -> None:
+def refuse_foreign(kind: str, name: str, found: Mapping[str, str] | None, ref: WorkspaceRef) -> None:
     """Nothing is adopted or removed by its name alone (I-11, I-15)."""
-    if not is_of(labels, ref):
+    if not labels.is_of(found, ref):
         raise BackendError(
             Reason.PROVISION_FAILED,
             f"A {kind} named {name} exists on the engine and does not carry this workspace's labels;"
@@ -93,7 +63,7 @@ def create_config(request: ProvisionRequest, spec: DockerBackend, identity_mount
         "Image": template.image,
         "Hostname": request.ref.name[:63].rstrip("-."),
         "Env": [f"{name}={value}" for name, value in request.environment.items()],
-        "Labels": instance_labels(request),
+        "Labels": labels.requested(request),
         "HostConfig": _host_config(request, spec),
     }
     # As in a pod: command replaces the entry point and thereby drops the image's own arguments.

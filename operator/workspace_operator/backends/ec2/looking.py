@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from workspace_operator.backends import labels
 from workspace_operator.backends.ec2 import readings, shape
 from workspace_operator.backends.ec2.batch import Batcher
 from workspace_operator.backends.ec2.connection import Connection
@@ -43,7 +44,7 @@ class Looker:
 
     async def all(self, *, status_checks: bool) -> list[Seen]:
         """Everything of the class that EC2 shows or this process launched, terminated ones included."""
-        filters = shape.tag_filters(shape.ROLE_INSTANCE, self._cluster, class_name=[self._class_name])
+        filters = shape.tag_filters(labels.ROLE_INSTANCE, self._cluster, class_name=[self._class_name])
         listed = await self._describe(filters)
         if status_checks:
             impaired = await self._impaired()
@@ -58,7 +59,7 @@ class Looker:
         self._batcher.close()
 
     async def _of_many(self, uids: Sequence[str]) -> Mapping[str, list[Seen]]:
-        listed = await self._describe(shape.tag_filters(shape.ROLE_INSTANCE, self._cluster, uid=list(uids)))
+        listed = await self._describe(shape.tag_filters(labels.ROLE_INSTANCE, self._cluster, uid=list(uids)))
         found: dict[str, list[Seen]] = {uid: [] for uid in uids}
         for seen in self._complete(listed, uids):
             found.setdefault(seen.instance.ref.uid, []).append(seen)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from workspace_operator.api import meta
+from workspace_operator.backends import labels
 from workspace_operator.backends.ec2 import shape
 from workspace_operator.backends.protocol import Instance, Reading
 
@@ -81,8 +82,8 @@ def read(item: Mapping[str, Any]) -> Seen:
     address = item.get("PrivateIpAddress")
     reading = _READINGS.get(state, Reading.STARTING)
     instance = Instance(
-        ref=shape.owner(tags),
-        incarnation=_number(tags.get(meta.LABEL_INCARNATION, "")),
+        ref=labels.owner(tags),
+        incarnation=labels.incarnation(tags),
         reading=reading,
         id=str(item["InstanceId"]),
         parameters=tags.get(meta.LABEL_PARAMETERS, ""),

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from workspace_operator.api import meta
 from workspace_operator.api.ec2 import Disk, Ec2Backend
+from workspace_operator.backends import labels
 from workspace_operator.backends.protocol import ProvisionRequest, WorkspaceRef
 
-ROLE_INSTANCE: Final = "instance"
-ROLE_DATA: Final = "data"
 ROLE_PART: Final = "part"  # what comes and goes with an instance: its root disk and its interface
 TAG_PORT: Final = f"{meta.GROUP}/port"
 TAG_DATA: Final = f"{meta.GROUP}/data-volume"  # present: the instance runs only with its data volume attached
@@ -50,25 +49,13 @@ def volume_token(ref: WorkspaceRef) -> str:
 
 def owner_tags(ref: WorkspaceRef, role: str) -> dict[str, str]:
     """Who it belongs to; the same keys as the labels of every backend (I-13, I-15)."""
-    return {
-        "Name": f"{ref.namespace}/{ref.name}",
-        meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
-        meta.LABEL_CLUSTER: ref.cluster,
-        meta.LABEL_UID: ref.uid,
-        meta.LABEL_NAMESPACE: ref.namespace,
-        meta.LABEL_NAME: ref.name,
-        meta.LABEL_CLASS: ref.class_name,
-        meta.LABEL_ROLE: role,
-    }
+    return {"Name": f"{ref.namespace}/{ref.name}", **labels.of(ref, role)}
 
 
-def instance_tags(request: ProvisionRequest, role: str = ROLE_INSTANCE) -> dict[str, str]:
+def instance_tags(request: ProvisionRequest, role: str = labels.ROLE_INSTANCE) -> dict[str, str]:
     """Everything that a later operator needs to know of the instance; never a secret."""
-    tags = {
-        **owner_tags(request.ref, role),
-        meta.LABEL_INCARNATION: str(request.incarnation),
-        meta.LABEL_PARAMETERS: request.parameters,
-    }
+    tags = owner_tags(request.ref, role)
+    tags |= labels.of_instance(request.ref, request.incarnation, request.parameters, role)
     if request.template.port is not None:
         tags[TAG_PORT] = str(request.template.port)
     if request.template.mount_path is not None:
@@ -86,17 +73,6 @@ def tag_filters(role: str, cluster: str, **more: list[str]) -> list[dict[str, An
 def read_tags(item: Mapping[str, Any]) -> dict[str, str]:
     """The API's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in item.get("Tags") or ()}
-
-
-def owner(tags: Tags) -> WorkspaceRef:
-    """Whose it is."""
-    return WorkspaceRef(
-        cluster=tags.get(meta.LABEL_CLUSTER, ""),
-        uid=tags.get(meta.LABEL_UID, ""),
-        namespace=tags.get(meta.LABEL_NAMESPACE, ""),
-        name=tags.get(meta.LABEL_NAME, ""),
-        class_name=tags.get(meta.LABEL_CLASS, ""),
-    )
 
 
 def launch(request: ProvisionRequest, config: Ec2Backend, place: Place, image: str, user_data: str) -> dict[str, Any]:
@@ -154,7 +130,7 @@ def volume(ref: WorkspaceRef, config: Ec2Backend, zone: str) -> dict[str, Any]:
         "VolumeType": disk["VolumeType"],
         "Encrypted": True,
         "ClientToken": volume_token(ref),
-        "TagSpecifications": [_tagged("volume", owner_tags(ref, ROLE_DATA))],
+        "TagSpecifications": [_tagged("volume", owner_tags(ref, labels.ROLE_DATA))],
     }
     if "KmsKeyId" in disk:
         asked["KmsKeyId"] = disk["KmsKeyId"]

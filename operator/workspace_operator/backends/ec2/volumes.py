@@ -15,6 +15,7 @@ from typing import Any
 
 from workspace_operator.api.ec2 import Ec2Backend
 from workspace_operator.api.reasons import Reason
+from workspace_operator.backends import labels
 from workspace_operator.backends.ec2 import shape
 from workspace_operator.backends.ec2.connection import Connection
 from workspace_operator.backends.ec2.faults import NotFound, Throttled, TokenUsed, WrongState
@@ -130,7 +131,7 @@ class Volumes:
         return not found or not await self._all(ref)
 
     async def _all(self, ref: WorkspaceRef) -> list[Volume]:
-        filters = shape.tag_filters(shape.ROLE_DATA, ref.cluster, uid=[ref.uid])
+        filters = shape.tag_filters(labels.ROLE_DATA, ref.cluster, uid=[ref.uid])
         found = await self._connection.pages(
             DESCRIBE_VOLUMES, "Looking for the data volume", "Volumes", Filters=filters, MaxResults=500
         )

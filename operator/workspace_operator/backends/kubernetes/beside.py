@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from workspace_operator.api import meta
 from workspace_operator.api.kubernetes import KubernetesBackend, NetworkPolicy
+from workspace_operator.backends import labels
 from workspace_operator.backends.kubernetes import shape
 from workspace_operator.backends.protocol import ProvisionRequest, WorkspaceRef
 from workspace_operator.kube.client import Conflict, KubeClient, NotFound, Object, path
@@ -35,7 +36,7 @@ async def put_claim(client: KubeClient, ref: WorkspaceRef, namespace: str, block
     }
     if block.storage_class_name is not None:
         spec["storageClassName"] = block.storage_class_name
-    metadata = {"name": shape.claim_name(ref.uid), "labels": shape.owner_labels(ref, shape.ROLE_DATA)}
+    metadata = {"name": shape.claim_name(ref.uid), "labels": labels.of(ref, labels.ROLE_DATA)}
     body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
     await _put(client, CLAIMS, namespace, body, ref, "PersistentVolumeClaim")
 
@@ -46,13 +47,13 @@ async def put_service(
     """A name for the workspace in its namespace, whichever incarnation runs."""
     if not owners or port is None:
         return
-    labels = shape.owner_labels(ref, shape.ROLE_SERVICE)
+    owned = labels.of(ref, shape.ROLE_SERVICE)
     spec = {
         "clusterIP": "None",
-        "selector": {meta.LABEL_UID: ref.uid, meta.LABEL_ROLE: shape.ROLE_INSTANCE},
+        "selector": {meta.LABEL_UID: ref.uid, meta.LABEL_ROLE: labels.ROLE_INSTANCE},
         "ports": [{"name": "agent", "port": port, "protocol": "TCP"}],
     }
-    metadata = {"name": ref.name, "labels": labels, "ownerReferences": owners}
+    metadata = {"name": ref.name, "labels": owned, "ownerReferences": owners}
     body = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
     there = await _put(client, SERVICES, namespace, body, ref, "Service")
     ports = [each.get("port") for each in (there.get("spec") or {}).get("ports") or ()]
@@ -141,11 +142,11 @@ def _of_pod(pod: Object, api_version: str, kind: str) -> Object:
     """An object of the pod's name that goes with it."""
     metadata = pod["metadata"]
     owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-    labels = {**metadata["labels"], meta.LABEL_ROLE: kind.lower()}
+    owned = {**metadata["labels"], meta.LABEL_ROLE: kind.lower()}
     return {
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": {"name": metadata["name"], "labels": labels, "ownerReferences": [owner]},
+        "metadata": {"name": metadata["name"], "labels": owned, "ownerReferences": [owner]},
     }
 
 

@@ -19,7 +19,8 @@ _NAMED = (
     ("priority_class_name", "priorityClassName", "scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
 )
 
-Right = tuple[str, str, str, str | None]  # verb, group, resource; namespace, if it is not the pods'
+Right = tuple[str, str, str, str | None]  # verb, group, resource; namespace, or None: the pods'
+_CLUSTER = ""  # instead of a namespace: a right on what is in none
 
 
 async def ask(client: KubeClient, spec: KubernetesBackend, place: Place) -> str:
@@ -33,27 +34,24 @@ async def ask(client: KubeClient, spec: KubernetesBackend, place: Place) -> str:
         if name is not None:
             await _exists(client, path(resource, None, name), field, f"{kind} {name}")
     wanted = list(_rights(spec, place))
-    allowed = await asyncio.gather(*(_may(client, right, right[3] or spec.namespace) for right in wanted))
+    allowed = await asyncio.gather(*(_may(client, right, spec.namespace) for right in wanted))
     missing = [right for right, may in zip(wanted, allowed, strict=True) if not may]
     if missing:
-        words = ", ".join(f"{verb} {resource}" for verb, _, resource, _ in missing)
-        where = f"in namespace {spec.namespace}" if spec.namespace else "in all namespaces"
-        raise BadRequest(
-            Reason.MISCONFIGURED,
-            f"The operator may not {words} {where}; grant that as deploy/base/rbac.yaml does.",
-        )
+        who = "operator" if place.own_cluster else "user of kubernetes.kubeconfigSecretRef"
+        text = f"The {who} may not {_told(missing, spec.namespace)}; {faults.RIGHTS} grant what is needed."
+        raise BadRequest(Reason.MISCONFIGURED, text)
     return version
 
 
 def _rights(spec: KubernetesBackend, place: Place) -> Iterator[Right]:
+    """What the operator itself will use. Logs are for a command, and what a class names was just looked for."""
     for verb in ("create", "delete", "get", "list", "patch", "watch"):
         yield verb, "", "pods", None
-    yield "get", "", "pods/log", None
     for verb in ("create", "delete", "get"):
         yield verb, "", "persistentvolumeclaims", None
     for verb in ("create", "delete", "get", "patch", "update"):
         yield verb, "", "secrets", None
-    yield "get", "", "nodes", None
+    yield "get", "", "nodes", _CLUSTER
     if place.at_home:
         for verb in ("create", "get", "patch"):
             yield verb, "", "services", None
@@ -63,10 +61,21 @@ def _rights(spec: KubernetesBackend, place: Place) -> Iterator[Right]:
         yield "list", "discovery.k8s.io", "endpointslices", "default"
 
 
-async def _may(client: KubeClient, right: Right, namespace: str | None) -> bool:
-    verb, group, resource, _ = right
-    resource, _, sub = resource.partition("/")
-    attributes = {"verb": verb, "group": group, "resource": resource, "subresource": sub, "namespace": namespace or ""}
+def _told(missing: list[Right], pods: str | None) -> str:
+    where = f" in namespace {pods}" if pods else " in all namespaces"
+    theirs = ", ".join(f"{verb} {resource}" for verb, _, resource, namespace in missing if namespace is None)
+    others = [
+        f"{verb} {resource}{f' in namespace {namespace}' if namespace else ''}"
+        for verb, _, resource, namespace in missing
+        if namespace is not None
+    ]
+    return ", ".join([theirs + where, *others] if theirs else others)
+
+
+async def _may(client: KubeClient, right: Right, pods: str | None) -> bool:
+    verb, group, resource, namespace = right
+    where = pods if namespace is None else namespace
+    attributes = {"verb": verb, "group": group, "resource": resource, "namespace": where or ""}
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

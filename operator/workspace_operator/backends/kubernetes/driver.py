@@ -159,7 +159,11 @@ class KubernetesDriver:
     async def watch(self, wake: Wake) -> None:
         """Follow the class's pods."""
         wanted = shape.selector(cluster=self._cluster, class_name=self._class_name)
-        await events.follow(await self._place.client(), path(PODS, self._place.everywhere), wanted, wake)
+        client = (await self._place.client()).apart()
+        try:
+            await events.follow(client, path(PODS, self._place.everywhere), wanted, wake)
+        finally:
+            await client.close()
 
     async def close(self) -> None:
         """Pods stay as they are."""

@@ -10,11 +10,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from workspace_operator.api.reasons import Reason
 from workspace_operator.errors import BackendError, BackendUnreachable, BadRequest, OperatorError, QuotaExceeded
 from workspace_operator.kube.client import KubeError
 
+#: Where the rights stand that the backend needs.
+RIGHTS: Final = "deploy/base/rbac-pods.yaml and rbac.yaml"
 _UNSURE = (408, 429)  # and 5xx: it may have been done
 
 
@@ -89,10 +92,10 @@ _REFUSALS = (
         "namespace {0} does not exist; create it or correct kubernetes.namespace",
     ),
     _Rule(
-        r"cannot (\w+) resource",
+        r'cannot (\w+) resource "([\w./-]+)" in api group "[\w.-]*" (in the namespace "[\w-]+"|at the cluster scope)',
         BadRequest,
         Reason.MISCONFIGURED,
-        "the operator has no right to {0} it; see deploy/base/rbac.yaml for what it needs",
+        f"the right to {{0}} {{1}} {{2}} is missing; {RIGHTS} grant what is needed",
     ),
     _Rule(
         "mountpath|mount path",

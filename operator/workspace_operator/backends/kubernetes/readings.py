@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
+from workspace_operator.backends import labels
 from workspace_operator.backends.kubernetes import shape
-from workspace_operator.backends.protocol import Instance, Reading, WorkspaceRef
+from workspace_operator.backends.protocol import Instance, Reading
 from workspace_operator.errors import Failure
 from workspace_operator.kube.client import Object
 
@@ -79,20 +80,14 @@ _EXITS: Final = {
 def instance_of(pod: Object, problem: Failure | None = None) -> Instance:
     """The pod as an Instance; ``problem`` says why its state cannot be told."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    labels: dict[str, str] = metadata.get("labels") or {}
+    found: dict[str, str] = metadata.get("labels") or {}
     state = read(pod)
     return Instance(
-        ref=WorkspaceRef(
-            cluster=labels.get(meta.LABEL_CLUSTER, ""),
-            uid=labels.get(meta.LABEL_UID, ""),
-            namespace=labels.get(meta.LABEL_NAMESPACE, ""),
-            name=labels.get(meta.LABEL_NAME, ""),
-            class_name=labels.get(meta.LABEL_CLASS, ""),
-        ),
+        ref=labels.owner(found),
         incarnation=incarnation_of(pod),
         reading=state.reading,
         id=metadata["name"],
-        parameters=labels.get(meta.LABEL_PARAMETERS, ""),
+        parameters=found.get(meta.LABEL_PARAMETERS, ""),
         address=_address(pod) if state.reading is Reading.RUNNING else None,
         node=pod["spec"].get("nodeName"),
         image_digest=_container(status).get("imageID") or None,
@@ -105,9 +100,8 @@ def instance_of(pod: Object, problem: Failure | None = None) -> Instance:
 
 
 def incarnation_of(pod: Object) -> int:
-    """Zero, older than any real one, for a spoilt label: such a pod is released, not hidden."""
-    label = (pod["metadata"].get("labels") or {}).get(meta.LABEL_INCARNATION, "")
-    return int(label) if label.isdecimal() else 0
+    """The incarnation of a pod; zero for a spoilt label."""
+    return labels.incarnation(pod["metadata"].get("labels") or {})
 
 
 def is_gated(pod: Object) -> bool:

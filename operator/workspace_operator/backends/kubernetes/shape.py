@@ -13,14 +13,13 @@ from workspace_operator.api.quantity import duration
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import IdentityMode
 from workspace_operator.api.workspaceclass import WorkspaceClassSpec
+from workspace_operator.backends import labels
 from workspace_operator.backends.kubernetes.place import Place
 from workspace_operator.backends.protocol import ProvisionRequest, WorkspaceRef
 from workspace_operator.errors import BackendError
 from workspace_operator.kube.client import Object
 from workspace_operator.kube.owned import account_name
 
-ROLE_INSTANCE: Final = "instance"
-ROLE_DATA: Final = "data"
 ROLE_SERVICE: Final = "service"
 CONTAINER: Final = "workspace"
 GATE: Final = f"{meta.GROUP}/start"
@@ -39,39 +38,16 @@ def claim_name(uid: str) -> str:
     return f"wsp-{uid}-data"
 
 
-def owner_labels(ref: WorkspaceRef, role: str) -> dict[str, str]:
-    """Labels of everything that is a workspace's (I-13)."""
-    return {
-        meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
-        meta.LABEL_CLUSTER: ref.cluster,
-        meta.LABEL_UID: ref.uid,
-        meta.LABEL_NAMESPACE: ref.namespace,
-        meta.LABEL_NAME: ref.name,
-        meta.LABEL_CLASS: ref.class_name,
-        meta.LABEL_ROLE: role,
-    }
-
-
-def instance_labels(request: ProvisionRequest) -> dict[str, str]:
-    """Labels of the pod."""
-    return {
-        **owner_labels(request.ref, ROLE_INSTANCE),
-        meta.LABEL_INCARNATION: str(request.incarnation),
-        meta.LABEL_PARAMETERS: request.parameters,
-    }
-
-
-def selector(**labels: str) -> str:
+def selector(**values: str) -> str:
     """Selects our pods of a cluster, and of a class or a workspace of it."""
     keys = {"cluster": meta.LABEL_CLUSTER, "class_name": meta.LABEL_CLASS, "uid": meta.LABEL_UID}
-    wanted = {keys[key]: value for key, value in labels.items()}
-    return ",".join(f"{key}={value}" for key, value in {meta.LABEL_ROLE: ROLE_INSTANCE, **wanted}.items())
+    wanted = {keys[key]: value for key, value in values.items()}
+    return ",".join(f"{key}={value}" for key, value in {meta.LABEL_ROLE: labels.ROLE_INSTANCE, **wanted}.items())
 
 
 def is_of(found: Object, ref: WorkspaceRef) -> bool:
     """Whether an object belongs to this workspace of this cluster."""
-    labels = found["metadata"].get("labels") or {}
-    return bool(labels.get(meta.LABEL_CLUSTER) == ref.cluster and labels.get(meta.LABEL_UID) == ref.uid)
+    return labels.is_of(found["metadata"].get("labels"), ref)
 
 
 def refuse_foreign(found: Object, kind: str, ref: WorkspaceRef) -> None:
@@ -127,7 +103,7 @@ def pod(request: ProvisionRequest, spec: WorkspaceClassSpec, place: Place) -> Ob
     metadata = {
         "name": pod_name(request.ref.uid, request.incarnation),
         "namespace": place.namespace(request.ref),
-        "labels": instance_labels(request),
+        "labels": labels.requested(request),
         "ownerReferences": place.owners(request.ref),
     }
     return {

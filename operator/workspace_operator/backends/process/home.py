@@ -13,6 +13,7 @@ from pathlib import Path
 
 from workspace_operator.api import meta
 from workspace_operator.api.reasons import Reason
+from workspace_operator.backends import labels
 from workspace_operator.backends.process.system import Mark, read
 from workspace_operator.backends.protocol import WorkspaceRef
 from workspace_operator.errors import BackendError
@@ -64,7 +65,7 @@ class Record:
 
     def dump(self, incarnation: int) -> bytes:
         """The file's content; no secret is part of it."""
-        content = {"labels": labels(self.ref, incarnation, self.parameters), "port": self.port}
+        content = {"labels": labels.of_instance(self.ref, incarnation, self.parameters), "port": self.port}
         return json.dumps(content, indent=1).encode()
 
     @classmethod
@@ -79,31 +80,13 @@ class Record:
         )
 
 
-def labels(ref: WorkspaceRef, incarnation: int | None = None, parameters: str = "") -> dict[str, str]:
-    """The owner labels, as on every backend; of an incarnation or of the data."""
-    found = {
-        meta.LABEL_CLUSTER: ref.cluster,
-        meta.LABEL_UID: ref.uid,
-        meta.LABEL_NAMESPACE: ref.namespace,
-        meta.LABEL_NAME: ref.name,
-        meta.LABEL_CLASS: ref.class_name,
-        meta.LABEL_ROLE: "data" if incarnation is None else "instance",
-        meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
-    }
-    if incarnation is not None:
-        found |= {meta.LABEL_INCARNATION: str(incarnation), meta.LABEL_PARAMETERS: parameters}
-    return found
-
-
 def read_labels(found: Mapping[str, str]) -> WorkspaceRef:
-    """The owner that labels name; raises KeyError when one is missing."""
-    return WorkspaceRef(
-        cluster=found[meta.LABEL_CLUSTER],
-        uid=found[meta.LABEL_UID],
-        namespace=found[meta.LABEL_NAMESPACE],
-        name=found[meta.LABEL_NAME],
-        class_name=found[meta.LABEL_CLASS],
-    )
+    """The owner that labels name; raises KeyError when one is missing, TypeError for what is no labels."""
+    if not isinstance(found, Mapping):
+        raise TypeError("labels are a mapping")
+    if missing := labels.OWNER - found.keys():
+        raise KeyError(sorted(missing)[0])
+    return labels.owner(found)
 
 
 class Room:
@@ -239,7 +222,9 @@ class Home:
     def prepare_data(self, ref: WorkspaceRef) -> None:
         """Make the volume, labelled before it exists (I-13)."""
         if not self.data.is_dir():
-            write_atomically(Path(self.path, "data.json"), json.dumps(labels(ref), indent=1).encode())
+            write_atomically(
+                Path(self.path, "data.json"), json.dumps(labels.of(ref, labels.ROLE_DATA), indent=1).encode()
+            )
             self.data.mkdir(mode=0o700, exist_ok=True)
 
     def data_owner(self) -> WorkspaceRef | None:
