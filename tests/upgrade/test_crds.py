@@ -17,6 +17,10 @@ CRDS = sorted(path.name for path in RELEASED.glob("*.workspace-operator.dev.yaml
 #: What is narrower all the same, and why nobody loses anything by it. Goes with the next release.
 DECIDED = {
     "v1alpha1: a new rule: oldSelf.hasValue() || !self.metadata.name.contains('.')": "asked at creation only",
+    "v1alpha1.spec: a new rule: [has(self.docker), has(self.ec2), has(self.kubernetes), has(self.process)]"
+    ".filter(set, set).size() == 1": "one more backend to choose; those of before count as they did",
+    "v1alpha1.spec: a new rule: has(self.docker) == has(oldSelf.docker) && has(self.ec2) == has(oldSelf.ec2)"
+    " && has(self.kubernetes) == has(oldSelf.kubernetes) && has(self.process) == has(oldSelf.process)": "the same",
 }
 
 
