@@ -207,16 +207,20 @@ def _closure(roots: tuple[str, ...]) -> list[metadata.Distribution]:
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
-        try:
-            distribution = found.setdefault(name, metadata.distribution(name))
-        except metadata.PackageNotFoundError:
-            message = f"{name} is not installed here; run this with the project's .venv."
-            raise SystemExit(message) from None
+        distribution = found.setdefault(name, _installed(name))
         for extra in requirement.extras | {""}:
             if (name, extra) not in seen:
                 seen.add((name, extra))
                 todo += _requirements(distribution, extra)
     return [found[name] for name in sorted(found)]
+
+
+def _installed(name: str) -> metadata.Distribution:
+    for distribution in metadata.distributions(name=name):
+        # A source tree on the path may hold an .egg-info of that name, which lists the sources of some day.
+        if distribution.read_text("RECORD") is not None:
+            return distribution
+    raise SystemExit(f"{name} is not installed here; run this with the project's .venv.")
 
 
 def _requirements(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
