@@ -25,6 +25,7 @@ from workspace_operator.errors import BackendUnreachable, Failure, FailureClass
 from workspace_operator.kube.client import Conflict, KubeError, NotFound, Object
 from workspace_operator.kube.identity import Credentials
 from workspace_operator.lifecycle.facts import Serving
+from workspace_operator.reconcile.queue import Overtaken
 from workspace_operator.reconcile.serving import SERVES, WAITING
 from workspace_operator.reconcile.store import Store
 from workspace_operator.reconcile.workspace import WorkspaceReconciler
@@ -68,7 +69,7 @@ class Pass:
         reconciler = WorkspaceReconciler(world, self._let_go)
         try:
             self.wake_in = self.machine.loop.run_until_complete(reconciler("n/w"))
-        except Crash:
+        except (Crash, Overtaken):
             self.wake_in = timedelta(0)
         except KubeError:
             self.wake_in = timedelta(seconds=1)  # the queue's back-off

@@ -13,6 +13,7 @@ from workspace_operator.api.meta import FINALIZER
 from workspace_operator.api.workspace import Workspace
 from workspace_operator.kube.client import Conflict, NotFound, workspaces
 from workspace_operator.reconcile import finalizer
+from workspace_operator.reconcile.queue import Overtaken
 from workspace_operator.reconcile.run import Run
 from workspace_operator.reconcile.runtime import Runtime
 from workspace_operator.reconcile.store import Store
@@ -69,7 +70,8 @@ async def test_none_is_put_on_a_deleted_object_or_a_changed_one(monkeypatch: pyt
     assert not kube.calls
     kube = Patched({URL: without_finalizer(resourceVersion="2")})
     work, store = reconciler(kube, without_finalizer())
-    await work("n/w")
+    with pytest.raises(Overtaken):
+        await work("n/w")
     assert FINALIZER not in kube.objects[URL]["metadata"]["finalizers"]
     entry = store.get("n/w")
     assert entry is not None and entry.version == 2, "read again, for the next pass"

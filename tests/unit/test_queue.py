@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from workspace_operator.reconcile import queue as module
-from workspace_operator.reconcile.queue import KeyedQueue
+from workspace_operator.reconcile.queue import KeyedQueue, Overtaken
 
 Work = Callable[[str], Awaitable[timedelta | None]]
 
@@ -222,3 +223,24 @@ async def test_it_tells_how_long_the_oldest_key_waits_and_the_oldest_pass_runs()
         await until(lambda: 0 < queue.oldest < queue.longest)
         hang.set()
         await until(lambda: queue.longest == queue.oldest == queue.busy == 0)
+
+
+async def test_what_was_overtaken_is_repeated_at_once_and_slower_if_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A writer that always wins must not have the operator read and write without a pause."""
+    monkeypatch.setattr(module, "_FIRST_RETRY", 0.02)
+    begun: list[float] = []
+
+    async def work(key: str) -> None:
+        begun.append(time.monotonic())
+        if len(begun) < 6:
+            raise Overtaken
+
+    async with running(work) as queue:
+        queue.add("a")
+        await until(lambda: len(begun) == 6)
+        assert begun[5] - begun[4] > begun[2] - begun[1] >= 0.03
+        queue.add("a")  # and one that went well is forgotten
+        await until(lambda: len(begun) == 7)
+    assert not caplog.records

@@ -23,6 +23,10 @@ _LAST_RETRY = 60.0
 _JITTER = 0.1
 
 
+class Overtaken(Exception):
+    """What the pass had read is no longer so. It was read anew: repeat at once, ever more slowly if it goes on."""
+
+
 @dataclass
 class _Entry:
     """What is known of one key; dropped when nothing is due any more."""
@@ -152,6 +156,10 @@ class KeyedQueue:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except Overtaken:
+            outcome = "overtaken"
+            later = self._retry_in(entry)
+            again = later if entry.failures > 1 else timedelta(0)
         except Exception as error:
             outcome = "error"
             again = self._retry_in(entry)

@@ -26,6 +26,7 @@ from workspace_operator.lifecycle.plan import RECHECK, SOON, Decision, Situation
 from workspace_operator.lifecycle.report import report
 from workspace_operator.lifecycle.table import VERBS, Step
 from workspace_operator.reconcile import finalizer
+from workspace_operator.reconcile.queue import Overtaken
 from workspace_operator.reconcile.run import Run
 from workspace_operator.reconcile.statuswrite import write_status
 from workspace_operator.reconcile.steps import STEPS
@@ -67,9 +68,9 @@ class WorkspaceReconciler:
                 if FINALIZER not in workspace.metadata.finalizers:
                     return await self._claim(entry, workspace)
                 return await self._pass(key, entry, workspace)
-            except Conflict:
+            except Conflict as error:
                 await self._refresh(key, entry.uid)
-                return timedelta(0)
+                raise Overtaken from error
             except NotFound:
                 return await self._gone(key, entry, workspace)
 

@@ -42,6 +42,7 @@ from workspace_operator.reconcile.delegation.book import Book
 from workspace_operator.reconcile.delegation.desk import Desk
 from workspace_operator.reconcile.delegation.errands import Errands, Talk
 from workspace_operator.reconcile.delegation.reconciler import DelegationReconciler
+from workspace_operator.reconcile.queue import Overtaken
 from workspace_operator.reconcile.store import Store
 
 T = TypeVar("T")
@@ -150,6 +151,8 @@ class Doing:
             wake_in = _driven(DelegationReconciler(desk)(KEY))
         except Crash:
             pass
+        except Overtaken:
+            wake_in = timedelta(0)
         except OperatorError:
             failed = True
         if self.fate.dead:

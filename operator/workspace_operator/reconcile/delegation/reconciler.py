@@ -20,6 +20,7 @@ from workspace_operator.reconcile.delegation.desk import Desk
 from workspace_operator.reconcile.delegation.run import Run
 from workspace_operator.reconcile.delegation.steps import STEPS
 from workspace_operator.reconcile.delegation.wishes import source_key, target_key
+from workspace_operator.reconcile.queue import Overtaken
 from workspace_operator.telemetry.logs import about
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,9 @@ class DelegationReconciler:
         with about(namespace=entry.namespace, name=entry.name):
             try:
                 return await self._pass(key, entry)
-            except Conflict:
+            except Conflict as error:
                 await self._refresh(key, entry)
-                return timedelta(0)
+                raise Overtaken from error
             except NotFound:
                 await self._refresh(key, entry)
                 return None
