@@ -16,6 +16,8 @@ from workspace_operator.lifecycle.report import report
 
 AWAY = Failure(FailureClass.BACKEND, Reason.BACKEND_UNREACHABLE, "The backend did not answer.")
 NO_CLASS = Failure(FailureClass.BAD_REQUEST, Reason.CLASS_NOT_FOUND, "WorkspaceClass 'c' does not exist; create it.")
+NO_PARENT = Failure(FailureClass.BAD_REQUEST, Reason.PARENT_NOT_FOUND, "The parent does not exist.")
+TOO_LARGE = Failure(FailureClass.BAD_REQUEST, Reason.RESOURCES_EXCEED_CLASS, "Lower it.")
 NO_SECRET = Failure(FailureClass.BAD_REQUEST, Reason.REFERENCE_NOT_FOUND, "Secret 's' does not exist; create it.")
 WEDGED = Serving(False, Reason.AGENT_WEDGED, "The loop hangs.")
 SERVED = record(instance(served=True))
@@ -71,6 +73,17 @@ CASES: list[tuple[str, Situation, dict[str, Any]]] = [
     ("19 running, and its class is gone", situation(
         wish(backend=None, blocked=NO_CLASS), SERVED, seen(Sight.UNKNOWN, problem=NO_CLASS)), {
         "Ready": "Unknown ClassNotFound", "Stalled": "True ClassNotFound", "Reconciling": None}),
+    ("20 new, and its parent may be the next to be applied", situation(
+        wish(created=NOW - timedelta(seconds=9), blocked=NO_PARENT)), {
+        "Ready": "Unknown ParentNotFound", "Stalled": None, "Reconciling": "True ParentNotFound"}),
+    ("21 its parent did not come", situation(wish(created=NOW - timedelta(seconds=10), blocked=NO_PARENT)), {
+        "Ready": "False ParentNotFound", "Stalled": "True ParentNotFound", "Reconciling": None}),
+    ("22 new, and wrong by itself", situation(wish(created=NOW, blocked=TOO_LARGE)), {
+        "Ready": "False ResourcesExceedClass", "Stalled": "True ResourcesExceedClass", "Reconciling": None}),
+    ("23 new, stopped, and no class", situation(wish(Goal.STOPPED, created=NOW, backend=None, blocked=NO_CLASS)), {
+        "Ready": "True Stopped", "Stalled": None, "Reconciling": None}),
+    ("24 made by a clock that is far ahead", situation(wish(created=NOW + timedelta(hours=1), blocked=NO_PARENT)), {
+        "Ready": "False ParentNotFound", "Stalled": "True ParentNotFound"}),
 ]  # fmt: skip
 
 

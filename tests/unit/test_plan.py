@@ -14,7 +14,7 @@ from workspace_operator.api.workspace import CredentialsStatus
 from workspace_operator.errors import Failure, FailureClass
 from workspace_operator.lifecycle.facts import Goal, Sight
 from workspace_operator.lifecycle.parameters import fingerprint
-from workspace_operator.lifecycle.plan import Situation, plan
+from workspace_operator.lifecycle.plan import RECHECK, Situation, plan
 from workspace_operator.lifecycle.table import Step
 
 NEW_TOKEN: dict[str, Any] = {"parameters": fingerprint({"image": "a"}, "now"), "restart_token": "now"}
@@ -194,6 +194,14 @@ def test_a_start_is_looked_at_again_when_its_budget_is_over() -> None:
 def test_a_back_off_is_waited_for_to_the_second() -> None:
     decision = plan(situation(None, record(instance(since=None), failures=failed(retry_in=17))))
     assert decision.wake_in == timedelta(seconds=17)
+
+
+def test_what_may_still_be_applied_is_waited_for_to_the_second() -> None:
+    """A pipeline sees progress until then, and a problem from then on."""
+    new = wish(created=NOW - timedelta(seconds=7), blocked=BLOCKED)
+    assert plan(situation(new)).wake_in == timedelta(seconds=3)
+    old = wish(created=NOW - timedelta(seconds=11), blocked=BLOCKED)
+    assert plan(situation(old)).wake_in == RECHECK
 
 
 def test_an_edit_during_a_back_off_leads_to_one_decision_and_then_a_start() -> None:

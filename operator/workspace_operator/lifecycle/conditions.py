@@ -10,7 +10,7 @@ from workspace_operator.api.states import ConditionStatus, ConditionType, Phase
 from workspace_operator.errors import FailureClass
 from workspace_operator.lifecycle import moments
 from workspace_operator.lifecycle.facts import Goal, Sight
-from workspace_operator.lifecycle.plan import Decision, Situation
+from workspace_operator.lifecycle.plan import Decision, Situation, awaited_for
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 STALLED_AFTER = 5  # consecutive failures after which a person should look
@@ -72,8 +72,8 @@ def _ready(s: Situation, decision: Decision) -> Verdict:
         serving = s.seen.serving
         status = {True: TRUE, False: FALSE, None: UNKNOWN}[serving.answers]
         return status, Reason.RUNNING if serving.answers else serving.reason, serving.message
-    status = FALSE if decision.phase in (Phase.FAILED, Phase.PENDING) else UNKNOWN
-    return status, decision.reason, decision.message
+    certain = decision.phase in (Phase.FAILED, Phase.PENDING) and not _awaits(s, decision)
+    return FALSE if certain else UNKNOWN, decision.reason, decision.message
 
 
 def _available(s: Situation, decision: Decision) -> Verdict:
@@ -91,8 +91,15 @@ def _available(s: Situation, decision: Decision) -> Verdict:
     return FALSE, Reason.NOT_RUNNING, Reason.NOT_RUNNING.meaning
 
 
+def _awaits(s: Situation, decision: Decision) -> bool:
+    """Whether to wait a moment: a pipeline must not see a problem in the order in which it applies."""
+    return not decision.row.reached and awaited_for(s) is not None
+
+
 def _needs_person(s: Situation, decision: Decision) -> bool:
     blocked = s.wish.blocked
+    if _awaits(s, decision):
+        return False
     if decision.phase is Phase.PENDING:
         return True
     if decision.phase is Phase.UNKNOWN and s.wish.backend is None and blocked is not None:
@@ -104,7 +111,7 @@ def _needs_person(s: Situation, decision: Decision) -> bool:
 
 
 def _reconciling(s: Situation, decision: Decision) -> Verdict | None:
-    working = decision.phase in _WORKING or decision.phase is Phase.FAILED
+    working = decision.phase in (*_WORKING, Phase.FAILED) or _awaits(s, decision)
     return (TRUE, decision.reason, decision.message) if working and not _needs_person(s, decision) else None
 
 

@@ -79,6 +79,7 @@ class Wish:
     effective_reason: EffectiveReason
     generation: int
     parameters: Parameters
+    created: datetime | None = None
     class_name: str | None = None
     backend: str | None = None  # None: there is no usable class
     restart_token: str | None = None

@@ -19,6 +19,11 @@ RENEW_MARGIN = 1 / 3  # of the token's lifetime left
 SOON = timedelta(seconds=1)
 FIRST_LOOK = timedelta(milliseconds=250)  # at an instance that was told to stop
 
+APPLIED_TOGETHER = timedelta(seconds=10)  # manifests of one set come in any order within this time
+
+#: What a new workspace names may still be on its way.
+_TO_COME = (Reason.CLASS_NOT_FOUND, Reason.PARENT_NOT_FOUND, Reason.REFERENCE_NOT_FOUND)
+
 #: Reasons that a backend may put more precisely, e.g. Provisioning as Unschedulable.
 _REFINED = (Reason.PROVISIONING, Reason.INSTANCE_FAILED, Reason.INSTANCE_EXITED)
 
@@ -150,6 +155,15 @@ def _ending(s: Situation) -> bool:
     return s.seen.halting_since is not None and s.now < s.seen.halting_since + s.wish.grace
 
 
+def awaited_for(s: Situation) -> timedelta | None:
+    """How much longer what is missing may just not have been applied yet; None: it is really missing."""
+    blocked = s.wish.blocked
+    if s.wish.created is None or blocked is None or blocked.reason not in _TO_COME:
+        return None
+    left = s.wish.created + APPLIED_TOGETHER - s.now
+    return left if timedelta(0) < left <= 2 * APPLIED_TOGETHER else None  # no more than that for a clock that is slow
+
+
 def _data_at_stake(s: Situation) -> bool:
     return s.wish.delete_data and s.record.incarnation > 0 and not s.seen.data_gone
 
@@ -205,7 +219,7 @@ def _wake_in(row: Row, s: Situation) -> timedelta | None:
         elapsed, left = s.now - s.seen.halting_since, s.seen.halting_since + s.wish.grace - s.now
         return min(max(elapsed / 2, FIRST_LOOK), max(left, timedelta(0)))  # ever more rarely, and when grace is over
     if not row.reached:
-        return min(RECHECK, _until_overdue(s))
+        return min(RECHECK, _until_overdue(s), awaited_for(s) or RECHECK)
     return _wake_when_reached(s) if row.phase is Phase.RUNNING else None
 
 

@@ -12,7 +12,7 @@ from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Template
 from workspace_operator.errors import Failure, FailureClass
-from workspace_operator.lifecycle import idle
+from workspace_operator.lifecycle import idle, moments
 from workspace_operator.lifecycle.effective import Effective, Node, effective
 from workspace_operator.lifecycle.facts import Goal, Wish
 from workspace_operator.lifecycle.parameters import Parameters, fingerprint
@@ -40,6 +40,7 @@ def wish_of(
         effective_reason=state.reason,
         generation=workspace.metadata.generation,
         parameters=parameters_of(workspace),
+        created=moments.parse(workspace.metadata.creation_timestamp) if workspace.metadata.creation_timestamp else None,
         class_name=class_.metadata.name if class_ is not None else (spec.class_name or workspace.status.class_name),
         backend=usable.kind if usable is not None else None,
         restart_token=spec.restart_token,
