@@ -12,9 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from controlplane.kubectl import Cluster
+if TYPE_CHECKING:
+    from controlplane.kubectl import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTUP = 30.0

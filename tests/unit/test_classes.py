@@ -69,7 +69,8 @@ class Desk:
 
     async def _merge(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         known = self.store.classes["c"].model_dump(mode="json", by_alias=True, exclude_none=True)
-        return {**known, "status": {**known["status"], **body["status"]}}
+        metadata = {**known["metadata"], "resourceVersion": str(int(known["metadata"]["resourceVersion"]) + 1)}
+        return {**known, "metadata": metadata, "status": {**known["status"], **body["status"]}}
 
     async def passes(self, seconds: float) -> None:
         """A pass now, and one every two seconds, as when workspaces change all the time."""

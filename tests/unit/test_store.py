@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.kit import FakeKube, body, workspace_class
 
 from workspace_operator.api.workspace import WorkspaceStatus
+from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.kube.client import Conflict, KubeClient
 from workspace_operator.reconcile.statuswrite import difference, wire, write_status
 from workspace_operator.reconcile.store import Store
@@ -92,6 +93,26 @@ def test_the_class_is_the_named_one_else_the_recorded_one_else_the_newest_defaul
     assert name_of(None, "c") == "c"
     assert name_of(None, None) == "b"
     assert name_of("gone", "a") is None
+
+
+def class_body(version: int, uid: str) -> WorkspaceClass:
+    made = workspace_class("c")
+    return made.model_copy(
+        update={"metadata": made.metadata.model_copy(update={"resource_version": str(version), "uid": uid})}
+    )
+
+
+def test_a_class_made_anew_survives_the_late_news_of_its_predecessors_deletion() -> None:
+    """I-11: kopf tells of objects with different UIDs in any order."""
+    store = Store()
+    assert store.put_class(class_body(1, "old"))
+    assert store.put_class(class_body(9, "new"))
+    assert not store.drop_class("c", "old", 8)
+    assert store.classes["c"].metadata.uid == "new"
+    assert not store.put_class(class_body(7, "old")), "a listing of the past"
+    assert store.drop_class("c", "new", 10)
+    assert not store.put_class(class_body(9, "new"))
+    assert not store.classes
 
 
 def test_workspaces_are_counted_by_phase_for_the_class_they_use() -> None:

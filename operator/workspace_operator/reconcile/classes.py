@@ -118,10 +118,10 @@ class ClassReconciler:
         try:
             body = await write_status(self._world.client, url, class_.metadata.resource_version, class_.status, status)
         except (Conflict, NotFound):
-            await self._refresh(name)
+            await self._refresh(class_)
             return
         if body is not None:
-            store.classes[name] = WorkspaceClass.model_validate(body)
+            store.put_class(WorkspaceClass.model_validate(body))
             self._announce(class_, verdict)
 
     def _announce(self, class_: WorkspaceClass, verdict: Verdict) -> None:
@@ -132,13 +132,14 @@ class ClassReconciler:
             warning = status is not ConditionStatus.TRUE
             self._world.events.post(class_.metadata, "WorkspaceClass", reason=reason, message=message, warning=warning)
 
-    async def _refresh(self, name: str) -> None:
+    async def _refresh(self, class_: WorkspaceClass) -> None:
+        name, store = class_.metadata.name, self._world.store
         try:
             body = await self._world.client.get(workspace_classes(name))
         except NotFound:
-            self._world.store.classes.pop(name, None)
+            store.drop_class(name, class_.metadata.uid)
         else:
-            self._world.store.classes[name] = WorkspaceClass.model_validate(body)
+            store.put_class(WorkspaceClass.model_validate(body))
         self._world.wake_class(name)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workspace_operator.api import meta
+from workspace_operator.api.meta import is_default_class
 from workspace_operator.api.workspaceclass import WorkspaceClass
 from workspace_operator.backends.door import Create, Door
 from workspace_operator.backends.door import drivers as drivers_of
@@ -151,20 +152,23 @@ class Runtime:
 
     def class_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
         """A class as a watch or listing shows it."""
-        name = body["metadata"]["name"]
+        metadata = body["metadata"]
+        name = metadata["name"]
         if deleted:
-            self._class_gone(name)
-        else:
-            known = self.store.classes.get(name)
-            try:
-                seen = WorkspaceClass.model_validate(body)
-            except ValidationError as error:
-                log.error("class %s does not fit this operator's schema and is left alone: %s", name, error)
-                return
-            if known is not None and int(known.metadata.resource_version) >= int(seen.metadata.resource_version):
-                return
-            self.store.classes[name] = seen
+            self._class_gone(name, metadata["uid"], int(metadata["resourceVersion"]))
+            return
+        try:
+            seen = WorkspaceClass.model_validate(body)
+        except ValidationError as error:
+            log.error("class %s does not fit this operator's schema and is left alone: %s", name, error)
+            return
+        before = self.store.classes.get(name)
+        if not self.store.put_class(seen):
+            return
         self.classes.add(name)
+        was_default = before is not None and is_default_class(before.metadata.annotations)
+        if before is None or was_default != is_default_class(seen.metadata.annotations):
+            self._wake_class_members(name)
 
     def delegation_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
         """A delegation as a watch shows it."""
@@ -220,9 +224,10 @@ class Runtime:
             self.wake(key)
         self.classes.add(name)
 
-    def _class_gone(self, name: str) -> None:
-        self.store.classes.pop(name, None)
-        self.sweeper.forget(name)
+    def _class_gone(self, name: str, uid: str, deleted_at: int | None = None) -> None:
+        if self.store.drop_class(name, uid, deleted_at):
+            self.sweeper.forget(name)
+            self.classes.add(name)
 
     def _release(self, uid: str) -> None:
         event = self._released.get(uid)
@@ -232,14 +237,13 @@ class Runtime:
     # -- listings that do not depend on the watch ----------------------------------------------------------------------
 
     async def _list_classes(self) -> None:
-        names = set()
+        before = {name: known.metadata.uid for name, known in self.store.classes.items()}
         async for body in self.client.list(workspace_classes()):
-            names.add(body["metadata"]["name"])
+            before.pop(body["metadata"]["name"], None)
             self.class_seen(body, deleted=False)
-        for missing in self.store.classes.keys() - names:
-            if not await self._exists(workspace_classes(missing)):
-                self._class_gone(missing)
-                self.classes.add(missing)
+        for name, uid in before.items():  # known before the listing, and not in it
+            if not await self._exists(workspace_classes(name), uid):
+                self._class_gone(name, uid)
 
     async def _list_leases(self) -> None:
         async for lease in self.client.list(path("coordination.k8s.io/v1/leases"), labels=MANAGED_LEASES):
@@ -258,13 +262,13 @@ class Runtime:
                 self.store.drop(key, uid)
                 self._release(uid)
 
-    async def _exists(self, url: str, uid: str | None = None) -> bool:
+    async def _exists(self, url: str, uid: str) -> bool:
         """A listing may be of the past: what is missing in it is taken for gone only after it was asked for by name."""
         try:
             found = await self.client.get(url)
         except NotFound:
             return False
-        return uid in (None, found["metadata"]["uid"])
+        return bool(found["metadata"]["uid"] == uid)
 
     async def _resync(self) -> None:
         """Level-triggered: whatever wake-up was lost, everything is looked at again (I-46)."""

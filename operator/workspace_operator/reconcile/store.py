@@ -121,10 +121,7 @@ class Store:
         ``deleted_at`` is the version with which its deletion was told. Without one (it was not found), it may come
         back: an API server that starts does not find what it serves a moment later.
         """
-        if deleted_at is not None:
-            self._deleted[uid] = deleted_at
-            if len(self._deleted) > _DELETED_KEPT:
-                del self._deleted[next(iter(self._deleted))]
+        self._note_deletion(uid, deleted_at)
         known = self._workspaces.get(key)
         if known is None or known.uid != uid:
             return False
@@ -161,6 +158,12 @@ class Store:
         entry = self._workspaces.get(key_of(namespace, name))
         return Node(entry.name, entry.desired, entry.parent) if entry is not None else None
 
+    def _note_deletion(self, uid: str, version: int | None) -> None:
+        if version is not None:
+            self._deleted[uid] = version
+            if len(self._deleted) > _DELETED_KEPT:
+                del self._deleted[next(iter(self._deleted))]
+
     def _unlink(self, key: str, entry: Entry) -> None:
         self._keys.pop(entry.uid, None)
         if entry.parent:
@@ -171,6 +174,25 @@ class Store:
                     del self._children[entry.namespace, entry.parent]
 
     # -- classes -------------------------------------------------------------------------------------------------------
+
+    def put_class(self, seen: WorkspaceClass) -> bool:
+        """As ``put``."""
+        metadata = seen.metadata
+        version, known = int(metadata.resource_version), self.classes.get(metadata.name)
+        newest = int(known.metadata.resource_version) if known is not None else 0
+        if version <= max(newest, self._deleted.get(metadata.uid, 0)):
+            return False
+        self.classes[metadata.name] = seen
+        return True
+
+    def drop_class(self, name: str, uid: str, deleted_at: int | None = None) -> bool:
+        """As ``drop``: the deletion of one may be told after its successor was seen."""
+        self._note_deletion(uid, deleted_at)
+        known = self.classes.get(name)
+        if known is None or known.metadata.uid != uid:
+            return False
+        del self.classes[name]
+        return True
 
     def class_for(self, named: str | None, recorded: str | None) -> WorkspaceClass | None:
         """The class of a workspace: the one it names, else the one it was started in, else the default."""
