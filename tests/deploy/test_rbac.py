@@ -147,10 +147,11 @@ def test_pods_that_may_not_be_listed_are_not_taken_for_gone(stage: Stage) -> Non
     stage.restrict(_LIST_PODS)
     try:
 
-        def ready() -> Object:
-            return stage.fleet.condition(name, "Ready") or {}
+        def doubt() -> str:
+            ready = stage.fleet.condition(name, "Ready") or {}
+            return str(ready["message"]) if ready["status"] == "Unknown" else ""
 
-        said = stage.hear(lambda: ready()["message"] if ready()["status"] == "Unknown" else "")
+        said = stage.hear(doubt)
         assert "right to list pods" in said and "deploy/base/rbac-pods.yaml" in said
         assert stage.fleet.status(name)["instance"] == before["instance"]
         assert pods() == [pod["uid"]]
