@@ -58,10 +58,15 @@ class Api:
 
     async def call(self, method: str, path: str, body: Object | None = None, content: str = JSON) -> Object:
         data = json.dumps(body).encode() if body is not None else None
-        async with self._session.request(
-            method, self.server + path, data=data, headers={"Content-Type": content}
-        ) as response:
-            text = await response.read()
+        while True:
+            async with self._session.request(
+                method, self.server + path, data=data, headers={"Content-Type": content}
+            ) as response:
+                text = await response.read()
+            if response.status != 429:
+                break
+            # As clients do. The first listings of a new kind end so while the API server fills its cache.
+            await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
         if response.status >= 400:
             raise ApiError(response.status, text.decode(errors="replace"))
         return json.loads(text)  # type: ignore[no-any-return]

@@ -34,7 +34,7 @@ def test_the_same_manifests_every_second_cause_no_write_and_no_flip(
     ]
     fleet.apply(*manifests)
     fleet.wait_ready(*(m["metadata"]["name"] for m in manifests if m["metadata"]["name"] != "broken"))
-    fleet.wait_reason("broken", "ClassNotFound")
+    fleet.wait_reason("broken", "ClassNotFound", status="False")
     until(lambda: _unchanged_for(fleet, 3), 40)
     calm, writes = versions(fleet), status_writes(operator)
     deadline = time.monotonic() + SECONDS

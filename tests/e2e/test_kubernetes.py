@@ -167,6 +167,10 @@ def test_no_node_that_can_take_it_is_told(fleet: Fleet, pods: Pods, cluster: Loc
     fleet.wait_ready("homeless", seconds=120)
 
 
+def lost(ready: Object | None) -> Object | None:
+    return ready if ready is not None and ready["reason"] == "NodeLost" else None
+
+
 def test_a_lost_node_makes_no_double_until_a_person_says_that_it_is_gone(
     fleet: Fleet, pods: Pods, cluster: LocalCluster, nodes: Nodes, node: Node, agent_archive: object
 ) -> None:
@@ -182,7 +186,12 @@ def test_a_lost_node_makes_no_double_until_a_person_says_that_it_is_gone(
         cluster.kubectl("uncordon", node.name)
     assert fleet.status("survivor")["instance"]["node"] == doomed.name
     doomed.power_off()
-    said = fleet.wait_reason("survivor", "NodeLost", seconds=SILENCE)
+
+    def seen() -> str:
+        shown = [f"{kind}: {cluster.kubectl('get', kind, '-A', '-o=yaml')}" for kind in ("nodes", "leases", "pods")]
+        return "\n".join([str(fleet.status("survivor")), *shown])
+
+    said = until(lambda: lost(fleet.condition("survivor", "Ready")), SILENCE, seen)
     assert said["status"] == "Unknown" and "delete its Node object" in said["message"]
     fleet.patch("survivor", restartToken="again")  # not even asked for does a second one start
     until(lambda: fleet.status("survivor").get("observedGeneration") == 2, 60)

@@ -26,7 +26,7 @@ from workspace_operator.backends.protocol import Instance, Progress, ProvisionRe
 from workspace_operator.backends.protocol import replace as replace_instances
 from workspace_operator.errors import OperatorError
 from workspace_operator.kube.client import Conflict, KubeError, Object, workspace_classes, workspaces
-from workspace_operator.reconcile.queue import KeyedQueue
+from workspace_operator.reconcile.queue import KeyedQueue, Overtaken
 from workspace_operator.reconcile.runtime import Runtime
 from workspace_operator.telemetry.loops import Supervisor
 
@@ -154,7 +154,7 @@ class Life:
             mark = DOING.set(Doing(queue, key, json.loads(entry.raw) if entry is not None else None))
             try:
                 again = await work(key)
-            except (OperatorError, TimeoutError):
+            except (OperatorError, Overtaken, TimeoutError):
                 raise
             except Exception as error:
                 self.around.broken(f"a {queue} of {key} ends with {error!r}")

@@ -72,9 +72,16 @@ class Fleet:
         targets = [f"workspace/{name}" for name in names] or ["workspace", "--all"]
         self.kubectl("wait", "--for=condition=Ready", *targets, f"--timeout={seconds:.0f}s", timeout=seconds + 10)
 
-    def wait_reason(self, name: str, reason: str, kind: str = "Ready", seconds: float = 60) -> Object:
+    def wait_reason(
+        self, name: str, reason: str, kind: str = "Ready", seconds: float = 60, status: str | None = None
+    ) -> Object:
+        def said() -> Object | None:
+            found = self.condition(name, kind)
+            meant = found is not None and found["reason"] == reason and status in (None, found["status"])
+            return found if meant else None
+
         return until(
-            lambda: (c := self.condition(name, kind)) is not None and c["reason"] == reason and c,
+            said,
             seconds,
             lambda: f"{name}: {self.condition(name, kind)}",
         )
