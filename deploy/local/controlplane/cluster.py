@@ -6,7 +6,7 @@ import http.client
 import shutil
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from controlplane import binaries, components, kubeconfig, network
@@ -160,10 +160,10 @@ class LocalCluster(Cluster):
         """Only a cluster with nodes has one: without nodes it would write into each pod that there are none."""
         self.start_addition("kube-scheduler", components.scheduler(binaries.ensure_nodes(self._say), self._layout))
 
-    def start_addition(self, component: str, command: Sequence[str], **environment: str) -> None:
+    def start_addition(self, component: str, command: Sequence[str]) -> None:
         """Start one more program that ends with the cluster, unless it runs already."""
         if not self._state.alive(component):
-            self._start(component, list(command), environment)
+            self._start(component, list(command))
 
     def stop_addition(self, component: str) -> None:
         process = self._state.processes.pop(component, None)
@@ -247,12 +247,12 @@ class LocalCluster(Cluster):
         pair = Authority.load(self._layout.certificates, "ca").client("admin", ("system:masters",))
         kubeconfig.write(self.kubeconfig, self.server, self.ca_file.read_bytes(), kubeconfig.with_certificate(pair))
 
-    def _start(self, component: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def _start(self, component: str, command: list[str]) -> None:
         self._say(f"starting {component}")
         log = self._layout.log(component)
         log.unlink(missing_ok=True)
         attached = not self._state.detached
-        process = spawn(command, log, die_with_parent=attached, environment=environment, directory=self.directory)
+        process = spawn(command, log, die_with_parent=attached, directory=self.directory)
         self._state.processes[component] = process
         self._state.save(self._layout.state)
 

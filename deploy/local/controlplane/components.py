@@ -147,9 +147,6 @@ def apiserver(binaries: Binaries, layout: Layout, ports: Ports, bind_address: st
                 "advertise-address": "10.96.0.1",
                 "endpoint-reconciler-type": "none",
                 "service-cluster-ip-range": "10.96.0.0/16",
-                # Not every etcd here can serve a list as a watch (3.4 cannot). With the feature on, each watch from the
-                # beginning is refused then, and kwok makes no other: it would see pods by listing, up to a minute late.
-                "feature-gates": "WatchList=false",
                 "etcd-servers": f"https://127.0.0.1:{ports.etcd}",
                 "etcd-cafile": layout.certificate("etcd-ca.crt"),
                 "etcd-certfile": layout.certificate("etcd.crt"),

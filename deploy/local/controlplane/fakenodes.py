@@ -36,9 +36,7 @@ class FakeNodes:
         kwok = binaries.ensure_kwok(self._say)
         self._say(f"starting {len(self.names)} fake nodes")
         self._cluster.start_scheduler()
-        # Not every etcd here can serve a list as a watch (3.4 cannot), and kwok does not fall back by itself.
-        command = _command(kwok, self._cluster.kubeconfig)
-        self._cluster.start_addition("kwok", command, KUBE_FEATURE_WatchListClient="false")
+        self._cluster.start_addition("kwok", _command(kwok, self._cluster.kubeconfig))
         self._cluster.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(map(_node, self.names)))
         deadline = time.monotonic() + _READY_TIMEOUT
         while missing := set(self.names) - self._ready():

@@ -52,6 +52,10 @@ def kubernetes(version: str) -> Module:
     )
 
 
+def etcd(version: str) -> Module:
+    return Module(_LOCAL / "etcd", "local/etcd/cmd", version)
+
+
 def kwok(version: str) -> Module:
     return Module(_LOCAL / "kwok", "sigs.k8s.io/kwok/cmd", version)
 

@@ -115,8 +115,7 @@ def _volume(name: str, path: Path, claim: Any, policy: str | None) -> Any:
 def _follow(listing: Callable[..., Any], handle: Callable[[Any], None]) -> None:
     while True:
         try:
-            # From any state on. For the newest, the API server waits until etcd tells it of a change of this kind, and
-            # in a quiet cluster it gives up after some seconds: etcd before 3.4.25 does not tell on request.
+            # From any state on: what is there first comes as events, too.
             for event in kubernetes.watch.Watch().stream(listing, resource_version="0", timeout_seconds=_WATCH):
                 _attempt(handle, event["object"])
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
