@@ -25,7 +25,7 @@ import pytest
 from tests.backends import ec2_engine
 from tests.backends.ec2_kit import Lab
 from tests.conformance.rigs import MOUNT_PATH, PORT, Rig, Workload, script
-from tests.ec2.counterpart import Counterpart, Faults, Guest
+from tests.ec2.counterpart import Counterpart, Faults, Guest, Volume
 
 from workspace_operator.api import meta
 from workspace_operator.api.workspaceclass import WorkspaceClassSpec
@@ -158,10 +158,19 @@ class Ec2Rig(Rig):
         return file.read_text() if file.exists() else None
 
     async def data_labels(self, ref: WorkspaceRef) -> Mapping[str, str] | None:
+        found = self._volume(ref)
+        return found.tags if found is not None else None
+
+    async def data_size(self, ref: WorkspaceRef) -> int:
+        found = self._volume(ref)
+        assert found is not None
+        return found.size * 2**30
+
+    def _volume(self, ref: WorkspaceRef) -> Volume | None:
         wanted = {meta.LABEL_UID: ref.uid, meta.LABEL_CLUSTER: ref.cluster, meta.LABEL_ROLE: "data"}
         found = [v for v in self.machines.ec2.volumes() if wanted.items() <= v.tags.items()]
         assert len(found) <= 1, f"more than one volume of one workspace: {found}"
-        return found[0].tags if found else None
+        return found[0] if found else None
 
     def break_connection(self) -> None:
         self._endpoint = NOWHERE

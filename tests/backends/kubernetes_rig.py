@@ -24,6 +24,7 @@ from controlplane.cluster import LocalCluster
 from controlplane.images import BUSYBOX_TAG
 from workspace_operator.api.base import NamespacedRef
 from workspace_operator.api.kubernetes import KubernetesBackend
+from workspace_operator.api.quantity import size
 from workspace_operator.api.states import PullPolicy
 from workspace_operator.api.workspaceclass import WorkspaceClassSpec
 from workspace_operator.backends import kubernetes
@@ -97,6 +98,11 @@ class KubernetesRig(Rig):
     async def data_labels(self, ref: WorkspaceRef) -> Mapping[str, str] | None:
         claim = await self._claim(ref)
         return None if claim is None else dict(claim["metadata"]["labels"])
+
+    async def data_size(self, ref: WorkspaceRef) -> int:
+        claim = await self._claim(ref)
+        assert claim is not None
+        return size(claim["status"]["capacity"]["storage"])
 
     def break_connection(self) -> None:
         self._server = NOWHERE

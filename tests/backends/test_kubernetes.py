@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,38 @@ async def test_a_claim_has_no_owner_and_is_not_deleted_under_a_pod(client: KubeC
     again = await client.get(path(beside.CLAIMS, NAMESPACE, shape.claim_name(request.ref.uid)))
     assert "deletionTimestamp" not in again["metadata"]
     await driver.stop(StopRequest(request.ref, timedelta(0), release=True))
+
+
+async def test_a_claim_asks_for_the_size_of_its_workspace_and_is_then_taken_as_it_is(client: KubeClient) -> None:
+    """Without a size it is the class's; one that exists is neither changed nor made anew (I-13)."""
+    asked: list[tuple[int | None, str]] = [(None, "7Mi"), (3 * 2**30, "3Gi"), (2**20 + 1, "1025Ki")]
+    for size, claimed in asked:
+        request = request_of()
+        driver, sized = driver_of(client, spec_of(storage_size="7Mi")), replace(request.template, storage=size)
+        await driver.provision(replace(request, template=sized))
+        url = path(beside.CLAIMS, NAMESPACE, shape.claim_name(request.ref.uid))
+        claim = await client.get(url)
+        assert claim["spec"]["resources"]["requests"] == {"storage": claimed}
+        await driver.stop(StopRequest(request.ref, timedelta(0), release=True))
+        other = replace(request, incarnation=4, template=replace(sized, storage=5 * 2**30))
+        await driver_of(client, spec_of(storage_size="9Mi")).provision(other)
+        again = await client.get(url)
+        assert (again["metadata"]["uid"], again["spec"]) == (claim["metadata"]["uid"], claim["spec"])
+        await driver.stop(StopRequest(request.ref, timedelta(0), release=True))
+
+
+async def test_a_limit_range_of_claims_is_named(cluster: LocalCluster, client: KubeClient) -> None:
+    """What the namespace allows comes on top of the class's ceiling."""
+    small = "pods-with-small-claims"
+    restricted_namespace(cluster, small)
+    limits = [{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}]
+    manifest = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": limits}}
+    cluster.kubectl("-n", small, "apply", "-f", "-", input=yaml.safe_dump(manifest))
+    request = request_of()
+    wide = replace(request, template=replace(request.template, storage=2 * 2**30))
+    with pytest.raises(BadRequest, match=r"LimitRange .* \(maximum\).* another spec\.storage\.size") as caught:
+        await driver_of(client, spec_of(namespace=small)).provision(wide)
+    assert caught.value.failure.reason == Reason.RESOURCES_EXCEED_CLASS
 
 
 async def test_a_stranger_of_our_name_is_left_alone(client: KubeClient) -> None:

@@ -12,6 +12,7 @@ import tarfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -98,6 +99,10 @@ class Rig(ABC):
     def mend_connection(self) -> None:
         """Undo ``break_connection``."""
 
+    async def data_size(self, ref: WorkspaceRef) -> int:
+        """Bytes of the workspace's volume, read without the driver; only of backends with the capability for sizes."""
+        raise NotImplementedError
+
     async def make(self, class_name: str = CLASS, cluster: str | None = None, *, check: bool = True) -> Backend:
         """A driver, as a freshly started operator makes it."""
         backend = self.create(class_name, cluster or self.cluster)
@@ -124,6 +129,7 @@ class Rig(ABC):
         workload: Workload = Workload.COUNTER,
         *,
         port: bool = False,
+        storage: int | None = None,
         environment: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> ProvisionRequest:
@@ -141,7 +147,7 @@ class Rig(ABC):
             ref=ref,
             incarnation=incarnation,
             parameters=f"hash-{workload}",
-            template=self.template(workload, port=port),
+            template=replace(self.template(workload, port=port), storage=storage),
             environment=own | dict(environment or {}),
             files=dict(files or {}),
         )

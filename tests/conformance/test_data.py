@@ -9,6 +9,8 @@ from workspace_operator.api import meta
 from workspace_operator.api.states import Capability
 from workspace_operator.backends.protocol import Backend, Instance, Progress, Reading, WorkspaceRef
 
+SIZE = 3 * 2**29 + 1  # bytes, of no whole unit
+
 
 async def deleted(backend: Backend, ref: WorkspaceRef) -> None:
     async def probe() -> bool:
@@ -57,6 +59,31 @@ async def test_the_data_carries_the_labels_of_its_owner(rig: Rig) -> None:
         meta.MANAGED_BY_LABEL: meta.MANAGED_BY,
     }
     assert {key: labels.get(key) for key in expected} == expected
+
+
+async def test_a_volume_is_as_large_as_its_workspace_asks(rig: Rig) -> None:
+    """At least; and that of one that asks for nothing is the class's own."""
+    backend = await rig.make()
+    requires(backend, Capability.VOLUME_SIZE)
+    sized, plain = rig.provision(rig.ref(), storage=SIZE), rig.provision(rig.ref())
+    for request in (sized, plain):
+        await run(backend, request)
+        await counted(rig, request.ref, 1)
+    assert await rig.data_size(sized.ref) >= SIZE
+    assert await rig.data_size(plain.ref) != await rig.data_size(sized.ref)
+
+
+async def test_a_size_is_accepted_and_never_changes_a_volume_that_exists(rig: Rig) -> None:
+    """I-08: on every backend, so that the same manifest runs on any; the data is found whatever is asked by then."""
+    backend = await rig.make()
+    requires(backend, Capability.VOLUMES)
+    ref = rig.ref()
+    for incarnation, storage in ((1, SIZE), (2, 2 * SIZE), (3, None)):
+        await run(backend, rig.provision(ref, incarnation, storage=storage))
+        await counted(rig, ref, incarnation)
+        await release(backend, ref)
+    if Capability.VOLUME_SIZE in backend.capabilities:
+        assert SIZE <= await rig.data_size(ref) < 2 * SIZE
 
 
 async def test_data_is_not_deleted_under_a_live_instance(rig: Rig) -> None:

@@ -242,6 +242,35 @@ def test_a_class_that_is_loosened_lets_its_workspaces_start(
     fleet.wait_ready("waiting", seconds=15)
 
 
+def test_a_volume_above_the_ceiling_is_named_and_one_that_was_let_in_stays(
+    fleet: Fleet, operator: Operator, new_class: NewClass
+) -> None:
+    """The class's ceiling is for what is still to be made: lowered later, it stops nothing and strands no data."""
+    name = new_class("roomy", resources={"max": {"storage": "1Gi"}})
+    spec = {"className": name, "image": "sleep"}
+    fleet.apply(
+        workspace("vast", storage={"size": "2Gi"}, **spec),
+        workspace("fits", storage={"size": "1024Mi"}, **spec),
+        workspace("plain", storage={}, **spec),
+    )
+    ready = fleet.wait_reason("vast", "ResourcesExceedClass")
+    assert "spec.storage.size 2Gi is above the ceiling of class" in ready["message"]
+    assert "create it anew with a smaller size" in ready["message"]
+    assert fleet.condition("vast", "Stalled")["status"] == "True"
+    assert "instance" not in fleet.status("vast")
+    fleet.wait_ready("fits", "plain")
+
+    new_class("roomy", resources={"max": {"storage": "2Gi"}})
+    fleet.wait_ready("vast")
+    new_class("roomy", resources={"max": {"storage": "1Mi"}})
+    fleet.desire("vast", "Paused")
+    fleet.wait_phase("vast", "Paused")
+    fleet.desire("vast", "Running")
+    fleet.wait_phase("vast", "Running")
+    fleet.wait_ready("vast", "fits", "plain")
+    assert not any(fleet.status(each).get("pendingRestart") for each in ("vast", "fits", "plain"))
+
+
 def test_a_crash_loop_slows_down_also_over_a_restart_of_the_operator(
     fleet: Fleet, operator: Operator, process_class: str
 ) -> None:

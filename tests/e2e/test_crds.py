@@ -30,6 +30,7 @@ def desk(cluster: LocalCluster) -> Iterator[Fleet]:
         workspace("plain"),
         workspace("classed", className="here"),
         workspace("stored", storage={"mountPath": "/data"}),
+        workspace("sized", storage={"mountPath": "/data", "size": "2Gi"}),
         workspace_class("desk-process", process=PROCESS),
     )
     yield made
@@ -82,6 +83,9 @@ WORKSPACES_ACCEPTED: dict[str, dict[str, Any]] = {
     "last-port": {"agent": {"port": 65535, "probe": "TCP"}},
     "token": {"restartToken": "t" * 256},
     "storage": {"storage": {"mountPath": "/var/lib/agent", "whenDeleted": "Delete"}},
+    "storage-of-a-size": {"storage": {"size": "20Gi"}},
+    "smallest-storage": {"storage": {"size": 1048576}},
+    "largest-storage": {"storage": {"size": "64Ti"}},
 }
 
 WORKSPACES_REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
@@ -123,6 +127,13 @@ WORKSPACES_REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("relative path", {"storage": {"mountPath": "data"}}, ("spec.storage.mountPath", "should match")),
     ("path with colon", {"storage": {"mountPath": "/a:ro"}}, ("spec.storage.mountPath", "should match")),
     ("the root", {"storage": {"mountPath": "/"}}, ("spec.storage.mountPath", "at least 2 chars")),
+    ("no size", {"storage": {"size": "large"}}, ("spec.storage.size", "must be a quantity from 1Mi to 64Ti")),
+    ("empty size", {"storage": {"size": ""}}, ("spec.storage.size", "from 1Mi to 64Ti, for example 20Gi")),
+    ("negative size", {"storage": {"size": "-1Gi"}}, ("spec.storage.size", "from 1Mi to 64Ti")),
+    ("size without a unit", {"storage": {"size": 20}}, ("spec.storage.size", "from 1Mi to 64Ti, for example 20Gi")),
+    ("absurd size", {"storage": {"size": "1Ei"}}, ("spec.storage.size", "from 1Mi to 64Ti")),
+    ("no text or number", {"storage": {"size": True}}, ("spec.storage.size", "must be")),
+    ("a limit of storage", limits(storage="1Gi"), ('unknown field "spec.resources.limits.storage"',)),
 ]
 
 
@@ -172,10 +183,16 @@ def test_a_name_of_300_characters_is_refused(desk: Fleet) -> None:
         ("plain", {"storage": {}}, "storage cannot be added or removed later, because data would be stranded"),
         ("stored", {}, "storage cannot be added or removed later"),
         ("stored", {"storage": {"mountPath": "/elsewhere"}}, "mountPath is immutable; create a new workspace"),
+        ("stored", {"storage": {"mountPath": "/data", "size": "2Gi"}}, "data volumes are not resized; create a new"),
+        ("sized", {"storage": {"mountPath": "/data", "size": "3Gi"}}, "size cannot be set, changed or removed later"),
+        ("sized", {"storage": {"mountPath": "/data", "size": "1Gi"}}, "size cannot be set, changed or removed later"),
+        ("sized", {"storage": {"mountPath": "/data", "size": "large"}}, "size cannot be set, changed or removed"),
+        ("sized", {"storage": {"mountPath": "/data"}}, "size cannot be set, changed or removed later"),
+        ("sized", {}, "storage cannot be added or removed later"),
     ],
 )
 def test_what_is_immutable_stays(desk: Fleet, name: str, spec: dict[str, Any], words: str) -> None:
-    """Class, presence of storage and mount path are fixed when the workspace is made."""
+    """Class, presence of storage, its size and mount path are fixed when the workspace is made."""
     assert words in refusal(desk, workspace(name, **spec))
 
 
@@ -186,6 +203,7 @@ def test_everything_else_may_change(desk: Fleet) -> None:
         desk,
         workspace("plain", **changed, parentRef={"name": "stored"}),
         workspace("stored", **changed, storage={"mountPath": "/data", "whenDeleted": "Delete"}),
+        workspace("sized", storage={"mountPath": "/data", "size": "2048Mi"}),  # the same in other words
         workspace_class("desk-process", process={**PROCESS, "directory": "/tmp/v"}, pauseMode="Freeze"),
     )
 
@@ -197,6 +215,7 @@ CLASSES_ACCEPTED: dict[str, dict[str, Any]] = {
     "periods": {"docker": {}, "stopGracePeriod": "0s", "provisionTimeout": "24h", "observeInterval": "1s"},
     "identity": {"docker": {}, "identity": {"server": "https://k.example:6443", "tokenLifetime": "10m"}},
     "ceilings": {"docker": {}, "resources": {"default": {"cpu": 1}, "max": {"cpu": 2, "memory": "2Gi"}}},
+    "ceiling-of-storage": {"docker": {}, "resources": {"max": {"storage": "100Gi"}}},
     "limits": {"docker": {}, "limits": {"concurrentStarts": 1, "startsPerMinute": 60000}},
 }
 CLASSES_REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
@@ -217,6 +236,8 @@ CLASSES_REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("short token", {"docker": {}, "identity": {"tokenLifetime": "1m"}}, ("tokenLifetime", "from 10m to 48h")),
     ("plain server", {"docker": {}, "identity": {"server": "http://k"}}, ("spec.identity.server", "should match")),
     ("no starts", {"docker": {}, "limits": {"concurrentStarts": 0}}, ("spec.limits.concurrentStarts", "equal to 1")),
+    ("storage ceiling", {"docker": {}, "resources": {"max": {"storage": 0}}}, ("max.storage", "from 1Mi to 64Ti")),
+    ("storage default", {"docker": {}, "resources": {"default": {"storage": 1}}}, ("resources.default.storage",)),
     ("zero ceiling", {"docker": {}, "resources": {"max": {"cpu": 0}}}, ("spec.resources.max.cpu", "from 10m to 1024")),
 ]
 

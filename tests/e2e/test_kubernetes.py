@@ -50,8 +50,8 @@ def sleeper(name: str, **spec: object) -> Object:
 def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> None:
     """Ready by its own Lease with a token that the kubelet brought and that dies with the pod; data outlives every
     pod; nothing else is left (I-01, I-02, I-13, I-17, I-50, I-51)."""
-    agent = workspace("researcher", className=CLASS, agent=LEASED, env=OFTEN, storage={"mountPath": "/data"})
-    fleet.apply(agent)
+    storage = {"mountPath": "/data", "size": "3Mi"}
+    fleet.apply(workspace("researcher", className=CLASS, agent=LEASED, env=OFTEN, storage=storage))
     fleet.wait_ready("researcher", seconds=120)
     status = fleet.status("researcher")
     assert "credentials" not in status, "no token of the operator's making exists"
@@ -63,6 +63,7 @@ def test_a_life_as_a_pod(fleet: Fleet, cluster: LocalCluster, pods: Pods) -> Non
     token = pods.python("researcher", f"print(open('{DIRECTORY}/token').read(), end='')")
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{fleet.namespace}/leases/workspace-researcher"
     assert api_status(cluster, token, lease) == 200
+    assert fleet.kubectl("get", "pvc", "-o=jsonpath={.items[*].spec.resources.requests.storage}") == "3Mi"
     pods.python("researcher", "open('/data/note', 'w').write('kept')")
 
     fleet.desire("researcher", "Paused")

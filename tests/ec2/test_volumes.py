@@ -107,6 +107,16 @@ def test_volumes_of_a_launch_keep_encryption_tags_and_their_fate(ec2: Counterpar
     assert len(ec2.volumes()) == 1
 
 
+def test_the_type_of_a_volume_bounds_its_size(ec2: Counterpart) -> None:
+    """moto makes them as small and as large as one likes."""
+    client = ec2.client("ec2")
+    for kind, size in (("st1", 124), ("sc1", 1), ("gp2", 16385), ("gp3", 65537)):
+        with refused("InvalidParameterValue", words=f"A {kind} volume of {size} GiB"):
+            client.create_volume(AvailabilityZone=ZONE, Size=size, VolumeType=kind)
+    for kind, size in (("st1", 125), ("gp2", 16384), ("gp3", 65536)):
+        assert client.create_volume(AvailabilityZone=ZONE, Size=size, VolumeType=kind)["Size"] == size
+
+
 def test_the_root_stays_while_its_instance_runs(ec2: Counterpart) -> None:
     instance = running(ec2)
     with refused("OperationNotPermitted"):

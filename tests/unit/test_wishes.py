@@ -49,6 +49,12 @@ def wished(asked: Workspace, backend: Any = BACKEND, **class_spec: Any) -> Wish:
             {"agent": {"probe": "Lease"}}, {"identity": {"mode": "None"}},
             Reason.UNSUPPORTED, "AgentCard", id="08 no identity"),
         pytest.param({"parentRef": {"name": "gone"}}, {}, Reason.PARENT_NOT_FOUND, "'gone'", id="09 no parent"),
+        pytest.param(
+            {"storage": {"size": "21Gi"}}, {"resources": {"max": {"storage": "20Gi"}}}, Reason.RESOURCES_EXCEED_CLASS,
+            "spec.storage.size 21Gi is above the ceiling of class 'c', 20Gi; delete this", id="10 a volume above it"),
+        pytest.param(
+            {"storage": {"size": "20480Mi"}}, {"resources": {"max": {"storage": "20Gi"}}}, None, "", id="11 at it"),
+        pytest.param({"storage": {}}, {"resources": {"max": {"storage": "1Mi"}}}, None, "", id="12 the class's size"),
     ],
 )  # fmt: skip
 def test_what_the_class_refuses_and_why(
@@ -58,6 +64,15 @@ def test_what_the_class_refuses_and_why(
     blocked = wished(workspace(**spec), **class_spec).blocked
     assert (blocked.reason if blocked else None) == reason
     assert blocked is None or words in blocked.message
+
+
+def test_a_ceiling_of_storage_that_is_lowered_keeps_no_volume_from_its_workspace() -> None:
+    """Whoever was let in under the ceiling of then has a volume that cannot be made smaller."""
+    asked = workspace(storage={"size": "21Gi"})
+    started = asked.model_copy(update={"status": WorkspaceStatus(incarnation=1)})
+    ceiling = {"resources": {"max": {"storage": "20Gi"}}}
+    assert wished(asked, **ceiling).blocked is not None
+    assert wished(started, **ceiling).blocked is None
 
 
 def test_a_backend_that_is_absent_is_absent_by_name_and_reason() -> None:
@@ -94,6 +109,7 @@ def test_a_class_that_freezes_asks_only_backends_that_can() -> None:
         ({"provisionTimeout": "1m"}, True),
         ({"parentRef": {"name": "p"}}, True),
         ({"idle": {"pauseAfter": "5m"}}, True),
+        ({"storage": {}}, False),
     ],
 )
 def test_what_takes_a_new_instance(spec: dict[str, Any], same: bool) -> None:
@@ -105,6 +121,12 @@ def test_how_an_agent_is_probed_and_how_much_it_is_given_takes_no_new_instance()
     """I-84."""
     plain, other = {"port": 8080}, {"port": 8080, "probe": "TCP", "maxConcurrentTasks": 5}
     assert parameters_of(workspace(agent=plain)) == parameters_of(workspace(agent=other))
+
+
+def test_how_large_and_how_lasting_a_volume_is_takes_no_new_instance() -> None:
+    """I-84."""
+    plain, other = {"mountPath": "/data"}, {"mountPath": "/data", "size": "20Gi", "whenDeleted": "Delete"}
+    assert parameters_of(workspace(storage=plain)) == parameters_of(workspace(storage=other))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +164,14 @@ def test_defaults_of_the_class_fill_what_is_not_set() -> None:
     class_ = workspace_class("c", resources={"default": {"cpu": "500m", "memory": "1Gi"}})
     template = template_of(workspace(resources={"limits": {"memory": "2Gi"}}), class_)
     assert (template.cpu, template.memory) == (0.5, 2 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("storage", "asked"),
+    [(None, None), ({}, None), ({"size": "1536Mi"}, 3 * 2**29), ({"size": "5e9"}, 5 * 10**9), ({"size": 2**30}, 2**30)],
+)
+def test_a_template_has_the_size_of_the_volume_in_bytes(storage: dict[str, Any] | None, asked: int | None) -> None:
+    assert template_of(workspace(storage=storage), workspace_class()).storage == asked
 
 
 # -- idle --------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ DECIDED = {
     ".filter(set, set).size() == 1": "one more backend to choose; those of before count as they did",
     "v1alpha1.spec: a new rule: has(self.docker) == has(oldSelf.docker) && has(self.ec2) == has(oldSelf.ec2)"
     " && has(self.kubernetes) == has(oldSelf.kubernetes) && has(self.process) == has(oldSelf.process)": "the same",
+    "v1alpha1.spec.storage: a new rule: has(self.size) == has(oldSelf.size) && (!has(self.size)"
+    " || isQuantity(string(self.size))"
+    " && quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) == 0)": "about a new field",
 }
 
 

@@ -30,12 +30,12 @@ def rules(*items: JsonValue, **extra: JsonValue) -> dict[str, JsonValue]:
     return {"x-kubernetes-validations": list(items), **extra}
 
 
-def _quantity(what: str, least: str, most: str) -> dict[str, Any]:
+def _quantity(what: str, least: str, most: str, example: str) -> dict[str, Any]:
     inside = (
         f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0"
         f" && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
     )
-    message = f"{what} must be a quantity from {least} to {most}, for example {'500m' if what == 'cpu' else '512Mi'}"
+    message = f"{what} must be a quantity from {least} to {most}, for example {example}"
     return {
         "x-kubernetes-int-or-string": True,
         "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -44,9 +44,9 @@ def _quantity(what: str, least: str, most: str) -> dict[str, Any]:
     }
 
 
-Cpu = Annotated[str | int, WithJsonSchema(_quantity("cpu", "10m", "1024"))]
-StorageSize = Annotated[str | int, WithJsonSchema(_quantity("storageSize", "1Mi", "64Ti"))]
-Memory = Annotated[str | int, WithJsonSchema(_quantity("memory", "6Mi", "24Ti"))]  # 6 MiB: Docker's own minimum
+Cpu = Annotated[str | int, WithJsonSchema(_quantity("cpu", "10m", "1024", "500m"))]
+Memory = Annotated[str | int, WithJsonSchema(_quantity("memory", "6Mi", "24Ti", "512Mi"))]  # 6 MiB: Docker's minimum
+StorageSize = Annotated[str | int, WithJsonSchema(_quantity("a volume's size", "1Mi", "64Ti", "20Gi"))]
 
 
 def duration_field(least: str, most: str) -> Any:

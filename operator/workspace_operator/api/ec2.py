@@ -125,7 +125,10 @@ class Ec2Backend(Model):
         max_length=32,
     )
     data_disk: Disk = Field(
-        default=Disk(), description="The data volume of a workspace with spec.storage; it outlives every instance."
+        default=Disk(),
+        description=(
+            "The data volume of a workspace with spec.storage, whose own size comes first; it outlives every instance."
+        ),
     )
     container_engine: str = Field(
         default="docker",

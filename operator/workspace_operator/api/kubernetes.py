@@ -137,7 +137,9 @@ class KubernetesBackend(Model):
         pattern=_SUBDOMAIN,
         max_length=253,
     )
-    storage_size: StorageSize = Field(default="10Gi", description="Size of a data volume.")
+    storage_size: StorageSize = Field(
+        default="10Gi", description="Size of a data volume whose workspace asks for none (spec.storage.size)."
+    )
     access_mode: str = Field(
         default="ReadWriteOnce",
         description="Access mode of the data volumes. ReadWriteOncePod lets the storage itself refuse a second pod.",

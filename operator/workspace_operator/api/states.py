@@ -150,6 +150,7 @@ class Capability(StrEnum):
     DELIVER = "deliver"  # a fresh token reaches a running instance
     LOGS = "logs"
     VOLUMES = "volumes"
+    VOLUME_SIZE = "volumeSize"  # a data volume is as large as its workspace asks; without it a size is not enforced
     EVENTS = "events"
     LIMITS = "limits"
     HALT = "halt"  # what is stopped stays, and is started again as the same instance

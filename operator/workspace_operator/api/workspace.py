@@ -12,6 +12,7 @@ from workspace_operator.api.base import (
     Cpu,
     Memory,
     Model,
+    StorageSize,
     duration_field,
     rule,
     rules,
@@ -87,9 +88,25 @@ class Resources(Model):
     )
 
 
+# The same size in other words is no change. Where self.size is no quantity, that is said by the field's own rule.
+_same_size = (
+    "has(self.size) == has(oldSelf.size) && (!has(self.size) || isQuantity(string(self.size)) && "
+    "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) == 0)"
+)
+
+
 class Storage(Model):
     """The data volume: one directory that survives pause, stop and every new incarnation."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                _same_size,
+                "size cannot be set, changed or removed later, because data volumes are not resized; create a new "
+                "workspace of the size you need",
+            )
+        )
+    )
     mount_path: str = Field(
         default="/data",
         description="Absolute path of the volume inside the workspace (WORKSPACE_DATA holds it too).",
@@ -98,6 +115,14 @@ class Storage(Model):
         pattern=r"^/[^:\s]*[^:/\s]$",
         json_schema_extra=rules(
             rule("self == oldSelf", "mountPath is immutable; create a new workspace to mount elsewhere")
+        ),
+    )
+    size: StorageSize | None = Field(
+        default=None,
+        description=(
+            "Size of the volume, e.g. 20Gi; what the class gives when absent. Immutable. Backends with the capability "
+            "'volumeSize' (ec2, kubernetes) make a volume of at least that; docker and process accept it and do not "
+            "enforce it, so that the same manifest runs on any class."
         ),
     )
     when_deleted: WhenDeleted = Field(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from workspace_operator.api.base import CONDITIONS_SCHEMA, Condition, Model, NamespacedRef, duration_field, rule, rules
+from workspace_operator.api.base import (
+    CONDITIONS_SCHEMA,
+    Condition,
+    Model,
+    NamespacedRef,
+    StorageSize,
+    duration_field,
+    rule,
+    rules,
+)
 from workspace_operator.api.ec2 import Ec2Backend
 from workspace_operator.api.kubernetes import KubernetesBackend
 from workspace_operator.api.states import IdentityMode, PauseMode, PullPolicy
@@ -93,13 +102,21 @@ class ClassLimits(Model):
     )
 
 
+class Ceiling(ResourceAmounts):
+    """The most that a workspace may ask for."""
+
+    storage: StorageSize | None = Field(
+        default=None, description="Size of a data volume (spec.storage.size), e.g. 100Gi; of volumes still to be made."
+    )
+
+
 class ClassResources(Model):
-    """Compute bounds of the class."""
+    """Bounds of the class."""
 
     default: ResourceAmounts = Field(
         default_factory=ResourceAmounts, description="For workspaces that set no limit themselves."
     )
-    max: ResourceAmounts = Field(default_factory=ResourceAmounts, description="Ceiling; a wish above it is refused.")
+    max: Ceiling = Field(default_factory=Ceiling, description="Ceiling; a wish above it is refused.")
 
 
 class Identity(Model):
@@ -153,7 +170,7 @@ class WorkspaceClassSpec(Model):
         description="Shell-style patterns; a workspace's image must match one. Empty allows all.",
         max_length=64,
     )
-    resources: ClassResources = Field(default_factory=ClassResources, description="Compute defaults and ceilings.")
+    resources: ClassResources = Field(default_factory=ClassResources, description="Defaults and ceilings.")
     pause_mode: PauseMode = Field(
         default=PauseMode.STOP,
         description=(

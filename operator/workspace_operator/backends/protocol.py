@@ -64,6 +64,7 @@ class Template:
     memory: int | None = None  # bytes
     port: int | None = None  # agent port inside the workspace
     mount_path: str | None = None  # of the data volume
+    storage: int | None = None  # bytes of the data volume, should it have to be made; None: as the class has it
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from workspace_operator.api.quantity import cpu, duration, size
 from workspace_operator.api.reasons import Reason
 from workspace_operator.api.states import Capability, IdentityMode, PauseMode, Probe, UpdatePolicy, WhenDeleted
-from workspace_operator.api.workspace import ResourceAmounts, Workspace
-from workspace_operator.api.workspaceclass import WorkspaceClass
+from workspace_operator.api.workspace import Workspace
+from workspace_operator.api.workspaceclass import Ceiling, WorkspaceClass
 from workspace_operator.backends.metered import MeteredBackend
 from workspace_operator.backends.protocol import Template
 from workspace_operator.errors import Failure, FailureClass
@@ -71,20 +71,23 @@ def _freezes(class_: WorkspaceClass | None, backend: MeteredBackend | None) -> b
 
 
 def parameters_of(workspace: Workspace) -> Parameters:
-    """Fingerprint of all that takes a new instance when it changes, and of the restart token."""
+    """Fingerprint of all that takes a new instance when it changes, and of the restart token.
+
+    The size of the data volume is fixed, and was unknown to releases whose fingerprints are still in use.
+    """
     spec = workspace.spec
     included = spec.model_dump(
         mode="json",
         by_alias=True,
         include={"image", "command", "args", "env", "env_from", "resources", "agent", "storage"},
-        exclude={"storage": {"when_deleted"}, "agent": {"probe", "max_concurrent_tasks"}},
+        exclude={"storage": {"when_deleted", "size"}, "agent": {"probe", "max_concurrent_tasks"}},
     )
     return fingerprint(included, spec.restart_token or workspace.status.restart_token)
 
 
 def template_of(workspace: Workspace, class_: WorkspaceClass) -> Template:
     """The instance's parameters, with the class's defaults filled in."""
-    spec, defaults = workspace.spec, class_.spec.resources.default
+    spec, defaults, storage = workspace.spec, class_.spec.resources.default, workspace.spec.storage
     limits = spec.resources.limits
     cpus = limits.cpu if limits.cpu is not None else defaults.cpu
     memory = limits.memory if limits.memory is not None else defaults.memory
@@ -95,7 +98,8 @@ def template_of(workspace: Workspace, class_: WorkspaceClass) -> Template:
         cpu=cpu(cpus) if cpus is not None else None,
         memory=size(memory) if memory is not None else None,
         port=spec.agent.port if spec.agent is not None else None,
-        mount_path=spec.storage.mount_path if spec.storage is not None else None,
+        mount_path=storage.mount_path if storage is not None else None,
+        storage=size(storage.size) if storage is not None and storage.size is not None else None,
     )
 
 
@@ -136,17 +140,23 @@ def _refused_by_class(workspace: Workspace, class_: WorkspaceClass) -> Failure |
             Reason.UNSUPPORTED,
             f"spec.agent.probe is Lease, but class {name!r} gives no identity to renew one; use AgentCard or TCP.",
         )
-    return _above_ceiling(spec.resources.limits, class_.spec.resources.max, name)
+    return _above_ceiling(workspace, class_.spec.resources.max, name)
 
 
-def _above_ceiling(limits: ResourceAmounts, ceiling: ResourceAmounts, name: str) -> Failure | None:
-    text = "spec.resources.limits.{field} {wish} is above the ceiling of class {name!r}, {most}; lower it."
-    if limits.cpu is not None and ceiling.cpu is not None and cpu(limits.cpu) > cpu(ceiling.cpu):
-        words = text.format(field="cpu", wish=limits.cpu, name=name, most=ceiling.cpu)
-        return _refusal(Reason.RESOURCES_EXCEED_CLASS, words)
-    if limits.memory is not None and ceiling.memory is not None and size(limits.memory) > size(ceiling.memory):
-        words = text.format(field="memory", wish=limits.memory, name=name, most=ceiling.memory)
-        return _refusal(Reason.RESOURCES_EXCEED_CLASS, words)
+def _above_ceiling(workspace: Workspace, ceiling: Ceiling, name: str) -> Failure | None:
+    limits, storage = workspace.spec.resources.limits, workspace.spec.storage
+    # Once there was an instance there is a volume, and nobody can make it smaller: a lower ceiling comes too late.
+    new_volume = storage.size if storage is not None and workspace.status.incarnation == 0 else None
+    anew = "delete this workspace and create it anew with a smaller size"
+    asked = (
+        ("spec.resources.limits.cpu", limits.cpu, ceiling.cpu, cpu, "lower it"),
+        ("spec.resources.limits.memory", limits.memory, ceiling.memory, size, "lower it"),
+        ("spec.storage.size", new_volume, ceiling.storage, size, anew),
+    )
+    for field, wish, most, amount, remedy in asked:
+        if wish is not None and most is not None and amount(wish) > amount(most):
+            text = f"{field} {wish} is above the ceiling of class {name!r}, {most}; {remedy}."
+            return _refusal(Reason.RESOURCES_EXCEED_CLASS, text)
     return None
 
 

@@ -1,7 +1,7 @@
 """Create, attach, detach, delete volumes.
 
 AWS source: EBS User Guide, "Attach an Amazon EBS volume to an instance", "Volume lifecycle"; API Reference,
-CreateVolume (ClientToken), AttachVolume, DetachVolume, DeleteVolume; "Error codes": VolumeInUse, IncorrectState,
+CreateVolume (ClientToken, Size), AttachVolume, DetachVolume, DeleteVolume; "Error codes": VolumeInUse, IncorrectState,
 InvalidVolume.ZoneMismatch, InvalidVolume.NotFound, IncorrectInstanceState.
 """
 
@@ -18,9 +18,13 @@ from .show import show_attachment
 from .tokens import Memory
 from .world import World
 
+#: Least and most GiB by type.
+_SIZES = {"gp2": (1, 16384), "gp3": (1, 65536), "st1": (125, 16384), "sc1": (125, 16384)}
+
 
 async def create_volume(world: World, request: Request) -> bytes:
     zone = request.get("AvailabilityZone")
+    _check_size(request.get("VolumeType", "gp2"), int(request.get("Size", "1")))
     memory = Memory() if world.faults.forget_tokens else world.tokens.recall(request)
     async with memory.lock:
         memory.bind(request)
@@ -39,6 +43,12 @@ async def create_volume(world: World, request: Request) -> bytes:
     tags = xml.Element("volume")
     xml.tag_set(tags, volume.tags)
     return xml.answer("CreateVolume", [*(xml.leaf(name, text) for name, text in fields.items()), *tags])
+
+
+def _check_size(kind: str, size: int) -> None:
+    least, most = _SIZES[kind]
+    if not least <= size <= most:
+        raise errors.bad_value(f"A {kind} volume of {size} GiB is not possible; it has {least} to {most} GiB")
 
 
 async def _create(world: World, request: Request, zone: str) -> Volume:

@@ -100,7 +100,7 @@ class Ec2Driver:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """No freeze and no delivery to a running machine; hibernation where the class says that it is possible."""
-        always = {Capability.HALT, Capability.LOGS, Capability.VOLUMES, Capability.LIMITS}
+        always = {Capability.HALT, Capability.LOGS, Capability.VOLUMES, Capability.VOLUME_SIZE, Capability.LIMITS}
         return frozenset(always | {Capability.HIBERNATE} if self._config.hibernation else always)
 
     # -- looking

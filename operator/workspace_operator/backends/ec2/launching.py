@@ -81,6 +81,8 @@ class Launcher:
             # Its outcome is open: the very same request again returns what it made, or makes it now.
             return await self._send_again(known)
         volume = await self._volumes.known(request.ref) if request.template.mount_path is not None else None
+        if volume is None:
+            shape.data_gib(request.template.storage, self._config.data_disk)  # refused before a machine waits for it
         places = await self._catalog.places(request.template, volume.zone if volume is not None else None)
         if (wait := self._unsettled(request, len(places))) > 0:
             return _progress(_PREDECESSOR, wait)
@@ -159,9 +161,7 @@ class Launcher:
         launch.id = seen.id
         if seen.wants_data:
             with suppress(OperatorError):  # the look that finds it running tries again and says what is wrong
-                await self._volumes.ensure(
-                    launch.request.ref, seen.zone, looked=True
-                )  # ready by the time the machine runs
+                await self._volumes.ensure(seen, looked=True)  # ready by the time the machine runs
         running = seen.instance.reading is Reading.RUNNING
         return readings.with_message(seen, Reading.STARTING, NOT_LISTED) if running else seen
 

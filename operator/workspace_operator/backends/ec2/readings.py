@@ -53,6 +53,7 @@ class Seen:
     token: str = ""
     wants_data: bool = False
     data: str = ""  # EC2's word for the attachment of the data volume: attaching, attached, ...
+    size: int | None = None  # bytes of the data volume that its workspace asks for; None: as the class has it
     hibernation: bool = False
     transition: str = ""  # EC2's text about the last change of state, with its time
 
@@ -99,6 +100,7 @@ def read(item: Mapping[str, Any]) -> Seen:
         token=str(item.get("ClientToken", "")),
         wants_data=shape.TAG_DATA in tags,
         data=_data(item),
+        size=_size(tags.get(shape.TAG_SIZE, "")),
         hibernation=bool((item.get("HibernationOptions") or {}).get("Configured")),
         transition=str(item.get("StateTransitionReason") or ""),
     )
@@ -145,6 +147,6 @@ def _data(item: Mapping[str, Any]) -> str:
     return ""
 
 
-def _number(tag: str) -> int:
-    """Zero, older than any real one, for a spoilt tag: such an instance is released, not hidden."""
-    return int(tag) if tag.isdecimal() else 0
+def _size(tag: str) -> int | None:
+    """A spoilt tag is none: the machine gets a volume all the same."""
+    return int(tag) if tag.isdecimal() else None

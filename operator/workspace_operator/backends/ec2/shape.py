@@ -12,13 +12,18 @@ from typing import Any, Final
 
 from workspace_operator.api import meta
 from workspace_operator.api.ec2 import Disk, Ec2Backend
+from workspace_operator.api.reasons import Reason
 from workspace_operator.backends import labels
 from workspace_operator.backends.protocol import ProvisionRequest, WorkspaceRef
+from workspace_operator.errors import BadRequest
 
 ROLE_PART: Final = "part"  # what comes and goes with an instance: its root disk and its interface
 TAG_PORT: Final = f"{meta.GROUP}/port"
 TAG_DATA: Final = f"{meta.GROUP}/data-volume"  # present: the instance runs only with its data volume attached
+TAG_SIZE: Final = f"{meta.GROUP}/data-volume-size"  # bytes asked for: the volume is made after the launch
 DATA_DEVICE: Final = "/dev/sdf"  # EC2 UG, "Device names for volumes": f to p are for data
+#: Least and most GiB of a volume by type (EC2 API Reference, CreateVolume, "Size").
+_GIB: Final = {"gp3": (1, 65536), "gp2": (1, 16384), "st1": (125, 16384), "sc1": (125, 16384)}
 
 Tags = Mapping[str, str]
 
@@ -60,6 +65,8 @@ def instance_tags(request: ProvisionRequest, role: str = labels.ROLE_INSTANCE) -
         tags[TAG_PORT] = str(request.template.port)
     if request.template.mount_path is not None:
         tags[TAG_DATA] = "attached"
+        if request.template.storage is not None:
+            tags[TAG_SIZE] = str(request.template.storage)
     return tags
 
 
@@ -121,12 +128,27 @@ def launch(request: ProvisionRequest, config: Ec2Backend, place: Place, image: s
     return asked
 
 
-def volume(ref: WorkspaceRef, config: Ec2Backend, zone: str) -> dict[str, Any]:
-    """The parameters of CreateVolume for the data volume."""
+def data_gib(wish: int | None, disk: Disk) -> int:
+    """The size of a data volume: never less than the bytes asked for, nor than EC2 makes of the class's type."""
+    if wish is None:
+        return disk.size_gib
+    least, most = _GIB[disk.type]
+    gib = max(least, -(-wish // 2**30))
+    if gib > most:
+        raise BadRequest(
+            Reason.RESOURCES_EXCEED_CLASS,
+            f"spec.storage.size is {gib} GiB, and a volume of the class's ec2.dataDisk.type, {disk.type}, has at most"
+            f" {most} GiB; delete this workspace and create it anew with a smaller size.",
+        )
+    return gib
+
+
+def volume(ref: WorkspaceRef, config: Ec2Backend, zone: str, wish: int | None) -> dict[str, Any]:
+    """The parameters of CreateVolume for the data volume; ``wish``: the bytes that its workspace asks for."""
     disk = _disk(config.data_disk)
     asked: dict[str, Any] = {
         "AvailabilityZone": zone,
-        "Size": disk["VolumeSize"],
+        "Size": data_gib(wish, config.data_disk),
         "VolumeType": disk["VolumeType"],
         "Encrypted": True,
         "ClientToken": volume_token(ref),

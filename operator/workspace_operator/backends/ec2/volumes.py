@@ -62,17 +62,18 @@ class Volumes:
         seen = self._ledger.volumes.get(ref.uid)
         return await self.find(ref) if seen is None else Volume(seen[0], seen[1], "available")
 
-    async def ensure(self, ref: WorkspaceRef, zone: str, *, looked: bool = False) -> Volume:
+    async def ensure(self, seen: Seen, *, looked: bool = False) -> Volume:
         """The workspace's volume, made in the zone of its first instance when there is none.
 
-        ``looked``: EC2 was just asked and showed none.
+        One that exists is taken as it is, whatever its size. ``looked``: EC2 was just asked and showed none.
         """
+        ref = seen.instance.ref
         found = await self.known(ref) if not looked or ref.uid in self._ledger.volumes else None
         if found is not None:
             return found
         try:
             answer = await self._connection.call(
-                CREATE_VOLUME, "Creating the data volume", **shape.volume(ref, self._config, zone)
+                CREATE_VOLUME, "Creating the data volume", **shape.volume(ref, self._config, seen.zone, seen.size)
             )
         except TokenUsed as error:
             # Made before, with the class as it was then or in another zone; the listings will show it.
@@ -87,7 +88,7 @@ class Volumes:
         """Attach the volume to a running instance that lacks it; a sentence when that has to wait for something."""
         ref = seen.instance.ref
         try:
-            volume = await self.ensure(ref, seen.zone)
+            volume = await self.ensure(seen)
             if volume.zone != seen.zone:
                 return f"Its data volume lives in {volume.zone}, the machine in {seen.zone}; it has to be made anew."
             await self._connection.call(

@@ -28,12 +28,12 @@ _PRIVATE_6 = ("fc00::/7", "fe80::/10")
 _DNS = 53
 
 
-async def put_claim(client: KubeClient, ref: WorkspaceRef, namespace: str, block: KubernetesBackend) -> None:
-    """The claim of the data volume: made, or found to be this workspace's."""
-    spec: Object = {
-        "accessModes": [block.access_mode],
-        "resources": {"requests": {"storage": str(block.storage_size)}},
-    }
+async def put_claim(client: KubeClient, request: ProvisionRequest, namespace: str, block: KubernetesBackend) -> None:
+    """The claim of the data volume: made, or found to be this workspace's and left as it is, whatever its size."""
+    ref, wish = request.ref, request.template.storage
+    # In binary units, of which the API server shows the largest that fits: 50Gi.
+    size = f"{-(-wish // 1024)}Ki" if wish is not None else str(block.storage_size)
+    spec: Object = {"accessModes": [block.access_mode], "resources": {"requests": {"storage": size}}}
     if block.storage_class_name is not None:
         spec["storageClassName"] = block.storage_class_name
     metadata = {"name": shape.claim_name(ref.uid), "labels": labels.of(ref, labels.ROLE_DATA)}

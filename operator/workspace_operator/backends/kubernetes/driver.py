@@ -31,7 +31,7 @@ from workspace_operator.errors import BackendError, BadRequest
 from workspace_operator.kube.client import Conflict, KubeClient, KubeError, NotFound, Object, path
 
 PODS = "v1/pods"
-_ALWAYS = {Capability.LOGS, Capability.VOLUMES, Capability.EVENTS, Capability.LIMITS}
+_ALWAYS = {Capability.LOGS, Capability.VOLUMES, Capability.VOLUME_SIZE, Capability.EVENTS, Capability.LIMITS}
 
 
 def create(
@@ -176,7 +176,7 @@ class KubernetesDriver:
         client, ref, namespace = await self._place.client(), request.ref, self._place.namespace(request.ref)
         with faults.told("Creating the data volume", Reason.PROVISION_FAILED):
             if request.template.mount_path is not None:
-                await beside.put_claim(client, ref, namespace, self._block)
+                await beside.put_claim(client, request, namespace, self._block)
         with faults.told("Creating the Service", Reason.PROVISION_FAILED):
             await beside.put_service(client, ref, namespace, self._place.owners(ref), request.template.port)
         with faults.told("Creating the pod", Reason.PROVISION_FAILED):

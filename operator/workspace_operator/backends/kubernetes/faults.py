@@ -57,7 +57,7 @@ _REFUSALS = (
         BadRequest,
         Reason.RESOURCES_EXCEED_CLASS,
         "the namespace's LimitRange does not allow these resources ({0}); change spec.resources.limits or"
-        " kubernetes.storageSize",
+        " kubernetes.storageSize, or create the workspace anew with another spec.storage.size",
     ),
     _Rule(
         "serviceaccount .*not found|error looking up service account",
