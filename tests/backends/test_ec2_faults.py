@@ -75,6 +75,22 @@ async def test_keys_that_are_rotated_are_taken_without_a_failure(lab: Lab) -> No
     assert len(lab.ec2.instances()) == len(requests)
 
 
+async def test_a_client_of_keys_that_were_refused_meanwhile_is_not_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next refusal would find the new keys in use, and take them for bad."""
+    tool, make = lab.driver()._connection, connection._make
+
+    def overtaken(*arguments: Any) -> Any:
+        tool._forget()
+        return make(*arguments)
+
+    monkeypatch.setattr(connection, "_make", overtaken)
+    stale = await tool._client("sts")
+    monkeypatch.undo()
+    assert await tool._client("sts") is not stale
+
+
 async def test_a_wrong_region(lab: Lab) -> None:
     """Nothing of the class exists there."""
     with pytest.raises(BadRequest, match=r"ec2\.subnets.*ec2\.region"):

@@ -85,6 +85,7 @@ TABLE = {
         *(Reading.HALTING, None, "other/one"),
     ),
     "done": (ended("Succeeded", 0, "Completed"), Reading.FAILED, Reason.INSTANCE_EXITED, ""),
+    "ended, and its phase does not follow": (ended("Running", 1), Reading.FAILED, Reason.INSTANCE_EXITED, ""),
     "exit 127": (ended("Failed", 127), Reading.FAILED, Reason.INSTANCE_EXITED, "does not exist"),
     "no memory": (ended("Failed", 137, "OOMKilled"), Reading.FAILED, Reason.OUT_OF_MEMORY, "limit"),
     "no program": (ended("Failed", 128, "StartError"), Reading.FAILED, Reason.PROVISION_FAILED, "spec.command"),

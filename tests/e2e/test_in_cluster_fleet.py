@@ -39,7 +39,7 @@ CROWD = int(os.environ.get("FLEET_WORKSPACES", "100"))
 REAL = 3
 LINGER = [
     *("python", "-S", "-c"),
-    "import signal, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), exit())); signal.pause()",
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit())); signal.pause()",
 ]
 OFTEN = {"interval": "5s", "gracePeriod": "3s"}
 

@@ -174,9 +174,13 @@ class Connection:
                     if self._session is None:
                         self._opened_with = await self._keys()
                         self._session = await self._in_thread(partial(_open, self.config, self._opened_with))
-                    self._clients[service] = await self._in_thread(partial(_make, self._session, self.config, service))
+                    session = self._session
+                    client = await self._in_thread(partial(_make, session, self.config, service))
                 except Exception as exc:
                     raise faults.translate(exc, "Connecting to AWS", "sts:AssumeRole", looking=False) from exc
+                if self._session is not session:
+                    return client  # its keys were refused meanwhile: it is not kept, so that others get new ones
+                self._clients[service] = client
             return self._clients[service]
 
     async def _keys(self) -> Mapping[str, str]:

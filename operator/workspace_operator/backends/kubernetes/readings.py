@@ -121,6 +121,9 @@ def read(pod: Object) -> State:
     if status.get("phase") in _TERMINAL:
         # A kubelet that evicts may say so before the processes have ended.
         return State(Reading.HALTING, "The node is ending it.") if running else _over(status)
+    if _ended(status):
+        # Its phase follows; not when its node dies that moment, or while a container that a webhook added goes on.
+        return _over(status)
     if running or status.get("phase") == "Running":
         return State(Reading.RUNNING)
     return _waiting(pod, status, container)
