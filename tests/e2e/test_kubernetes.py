@@ -23,7 +23,7 @@ pytestmark = [
 CLASS = "pods"
 DIRECTORY = "/var/run/secrets/workspace-operator.dev"
 OFTEN = [{"name": "AGENT_LEASE_INTERVAL", "value": "1"}]
-SLEEP = ["python", "-S", "-c", "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()"]
+SLEEP = ["python", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"]
 REVOKED_WITHIN = 20  # seconds; the API server caches a good token for 10
 SILENCE = 120  # the API server gives a silent node 30 s (components.py)
 
