@@ -26,6 +26,7 @@ DANGEROUS = (
     ("pause", r"kube DELETE secrets", BEFORE),
     ("pause", r"process signal group|docker POST containers/ID/kill|ec2 StopInstances|kube DELETE pods", AFTER),
     ("resume", r"process spawn|docker POST containers/ID/start|ec2 StartInstances|kube PATCH pods", AFTER),
+    ("resume, regretted", r"kube POST pods #", AFTER),  # a pod that is created and will not be started
     ("restart", r"kube PATCH workspaces/status #1", AFTER),
     ("restart", _RELEASE, AFTER),
     ("stop", _RELEASE, BEFORE),
