@@ -40,7 +40,7 @@ generated: $(READY)  ## Fail when something generated is not current
 	$(PY) -m deploy.monitoring --check
 
 test-crash: $(READY)  ## Kill the operator at every step it takes (ARGS="--backend=ec2")
-	@$(PY) -m controlplane binaries
+	@$(PY) -m controlplane binaries --nodes --fake-nodes
 	@CRASH=full $(PY) -m pytest -s tests/crash $(ARGS)
 
 test-chaos: $(READY)  ## Faults everywhere for ten minutes (CHAOS_SECONDS, CHAOS_WORKSPACES, CHAOS_SEED)

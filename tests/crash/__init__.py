@@ -14,9 +14,13 @@ the wish reached and the whole state inspected, which is where the next one begi
 takes over, and these must hold (:mod:`play`, :mod:`rigs`):
 
 * the wish is reached, with the incarnation that it asks for: nothing is started twice, or restarted once more;
-* never more than one instance was alive, by the engine's events, EC2's own history, or a lock that each process takes;
+* never more than one instance was alive, by the engine's events, EC2's own history, a watch of all pods, or a lock that
+  each process takes;
 * nothing is left in the end: container, machine, volume, process, file, or object of the Kubernetes API;
-* no Secret of a workspace that is paused, stopped or deleted.
+* no Secret of a workspace that is paused, stopped or deleted; beside a pod that runs, all that belongs to it.
+
+Pods are played twice (:mod:`podrig`): beside their Workspaces, and in a namespace of their own, where no owner takes a
+forgotten one away and tokens are delivered.
 
 Delegations (:mod:`delegation_scenario`) are played between workspaces of the process backend that outlive the operator;
 each death has a Delegation of its own. These must hold (:mod:`delegation_play`):

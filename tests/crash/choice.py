@@ -14,20 +14,24 @@ from tests.crash.seams import CLASS_WIDE
 
 SAMPLE = 12  # deaths per backend in `make test`, at least
 
+_RELEASE = r"process rename incarnation-|docker DELETE containers/ID|ec2 TerminateInstances|kube DELETE pods"
+
 #: The moments that went wrong elsewhere (incidents.txt, I-05 to I-10 and I-50 f.): scenario step, call, side. The first
 #: point that matches is taken.
 DANGEROUS = (
     ("create", r"kube PATCH workspaces #", AFTER),  # the finalizer is on, and nothing else happened
-    ("create, regretted", r"kube POST serviceaccounts/token #", AFTER),
-    ("create", r"process spawn|docker POST containers/create|ec2 RunInstances", AFTER),
+    ("create, regretted", r"kube POST serviceaccounts/token #|kube POST networkpolicies #", AFTER),
+    ("create", r"process spawn|docker POST containers/create|ec2 RunInstances|kube POST pods #", AFTER),
+    ("create", r"kube PATCH pods #1", BEFORE),  # all stands beside the pod, which is still gated
     ("pause", r"kube DELETE secrets", BEFORE),
-    ("pause", r"process signal group|docker POST containers/ID/kill|ec2 StopInstances", AFTER),
-    ("resume", r"process spawn|docker POST containers/ID/start|ec2 StartInstances", AFTER),
+    ("pause", r"process signal group|docker POST containers/ID/kill|ec2 StopInstances|kube DELETE pods", AFTER),
+    ("resume", r"process spawn|docker POST containers/ID/start|ec2 StartInstances|kube PATCH pods", AFTER),
+    ("resume, regretted", r"kube POST pods #", AFTER),  # a pod that is created and will not be started
     ("restart", r"kube PATCH workspaces/status #1", AFTER),
-    ("restart", r"process rename incarnation-|docker DELETE containers/ID|ec2 TerminateInstances", AFTER),
-    ("stop", r"process rename incarnation-|docker DELETE containers/ID|ec2 TerminateInstances", BEFORE),
+    ("restart", _RELEASE, AFTER),
+    ("stop", _RELEASE, BEFORE),
     ("start", r"kube PATCH workspaces/status #2", BEFORE),
-    ("delete", r"process rename data|docker DELETE volumes|ec2 DeleteVolume", AFTER),
+    ("delete", r"process rename data|docker DELETE volumes|ec2 DeleteVolume|kube DELETE persistentvolumeclaims", AFTER),
     ("delete", r"kube PATCH workspaces #1", BEFORE),
     ("deliver", r"kube PATCH delegations #1", AFTER),  # the claim is on, and nothing was sent
     ("deliver", r"agent SendMessage #1", AFTER),

@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 from tests.crash.lane import lane
 from tests.crash.matrix import Matrix, Report
+from tests.crash.podrig import KubernetesApartRig, KubernetesRig
 from tests.crash.rigs import DelegationRig, DockerRig, Ec2Rig, ProcessRig, Rig
 from tests.crash.subject import subject
 from tests.crash.table import lines
 from tests.support.closing import Words
 
-BACKENDS = ("process", "docker", "ec2")
+PODS = {rig.name: rig for rig in (KubernetesRig, KubernetesApartRig)}
+BACKENDS = ("process", "docker", "ec2", *PODS)
 DELEGATION = "delegation"
 MOMENT = 0.1  # seconds for each change of an EC2 machine
 _REPORTS = pytest.StashKey[Mapping[str, Report]]()
 
 
 def selected(config: pytest.Config, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``--backend``, which may be ``delegation``, too; those of other suites are not ours."""
+    """Those of ``--backend``, each in all its variants, and ``delegation``; those of other suites are not ours."""
     wanted = config.getoption("--backend", default=None) or names
-    return tuple(name for name in names if name in wanted)
+    return tuple(name for name in names if name in wanted or name.partition("-")[0] in wanted)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,6 +46,8 @@ def _rig(name: str, request: pytest.FixtureRequest, directory: Path, stack: Exit
         return (ProcessRig if name == "process" else DelegationRig)(witness)
     if name == "docker":
         return DockerRig(request.getfixturevalue("engine").host)
+    if name in PODS:
+        return PODS[name]()
     from tests.ec2.counterpart import Counterpart, Faults
 
     faults = Faults(seed=7, pending=MOMENT, stopping=MOMENT, shutting_down=MOMENT, creating_volume=MOMENT)
@@ -63,10 +67,10 @@ def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     wanted = {name for item in request.session.items if (name := _subject_of(item)) is not None}
     with ExitStack() as stack:
         rigs = [_rig(name, request, directory, stack) for name in (*BACKENDS, DELEGATION) if name in wanted]
-        for rig in rigs:
-            stack.callback(rig.close)
         count = int(os.environ.get("CRASH_LANES", "3"))
         lanes = [stack.enter_context(lane(directory / f"lane-{number}", say)) for number in range(count)]
+        for rig in rigs:
+            stack.callback(rig.close)
         full, seed = os.environ.get("CRASH") == "full", int(os.environ.get("CRASH_SEED", "1"))
         matrix = Matrix([subject(rig) for rig in rigs], full=full, seed=seed, say=say)
         request.config.stash[_REPORTS] = matrix.reports

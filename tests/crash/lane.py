@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kubernetes.client import ApiException, CoreV1Api, CustomObjectsApi
+from kubernetes.client import CoreV1Api, CustomObjectsApi
 from tests.crash import seams
 from tests.crash.nursery import Newborn, Nursery
 from tests.crash.objects import Objects
@@ -27,7 +27,7 @@ from workspace_operator.kube.grants import grants_name
 
 NAMESPACE = "crash"
 SETTINGS = "settings"  # a Secret that every workspace refers to
-KINDS = "secrets,serviceaccounts,roles,rolebindings,leases"
+KINDS = "secrets,serviceaccounts,roles,rolebindings,leases,pods,services,networkpolicies,persistentvolumeclaims"
 
 
 class Lane:
@@ -64,6 +64,7 @@ class Lane:
             self.cluster.kubectl("patch", "workspaceclass", self._rig.name, "--type=merge", "-p", without)
             self.cluster.kubectl("delete", "workspaceclass", self._rig.name)
             self.cluster.kubectl("-n", SECRET_OF_CLASS.namespace, "delete", "secret", "--all")
+        rig.prepare(self.cluster, self.directory, NAMESPACE)
         if rig.secrets():
             self._secret(SECRET_OF_CLASS.namespace, SECRET_OF_CLASS.name, rig.secrets())
         made = workspace_class(rig.name, **rig.class_spec(self.directory, self.cluster.server))
@@ -151,15 +152,10 @@ class Lane:
         else:
             self.workspaces.patch(name, {"desiredState": end.value})
 
-    def has_secret(self, name: str) -> bool:
-        """Whether there is a Secret that keeps a token of the workspace valid."""
-        try:
-            self.core.read_namespaced_secret(f"workspace-{name}", NAMESPACE)
-        except ApiException as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+    def secrets_of(self, name: str) -> set[str]:
+        """Names of the workspace's Secrets: they keep its token valid, or hold what its instance is given."""
+        found: Any = self.core.list_secret_for_all_namespaces(label_selector=f"{meta.LABEL_NAME}={name}")
+        return {each.metadata.name for each in found.items}
 
     def granted(self, workspace: str) -> set[str]:
         """Names of the Delegations that a workspace may read."""
@@ -176,7 +172,7 @@ class Lane:
     def objects_of(self, *names: str) -> list[str]:
         """Everything of the Kubernetes API that carries the name of one of these workspaces."""
         wanted = set(names)
-        listed = json.loads(self.cluster.kubectl("-n", NAMESPACE, "get", KINDS, "-l", meta.LABEL_NAME, "-o", "json"))
+        listed = json.loads(self.cluster.kubectl("get", KINDS, "--all-namespaces", "-l", meta.LABEL_NAME, "-o", "json"))
         return [
             f"{item['kind']} {item['metadata']['name']}"
             for item in listed["items"]

@@ -24,7 +24,7 @@ from tests.support.operator import ROOT
 _IMPORTED = (
     "tests.crash.operator_main",
     "workspace_operator.app",
-    *(f"workspace_operator.backends.{name}" for name in ("docker", "ec2", "process")),
+    *(f"workspace_operator.backends.{name}" for name in ("docker", "ec2", "kubernetes", "process")),
 )
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 

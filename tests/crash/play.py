@@ -117,8 +117,8 @@ class _Life:
             raise Wrong(f"{most} instances were alive at once")
         if end is End.GONE:
             self._check_gone()
-        elif end is not End.RUNNING and self._lane.has_secret(self.name):
-            raise Wrong(f"{end}, and the Secret that keeps a token valid is still there")
+        else:
+            self._check_secrets(end)
 
     def _check_instance(self, step: Step, end: End, status: Object, *, regretted: bool) -> None:
         alive = self._rig.alive(self._uid)
@@ -126,18 +126,32 @@ class _Life:
             if alive:
                 raise Wrong(f"{end}, and alive is {alive}")
             left = self._rig.compute(self._uid)
-            if end is End.STOPPED and left:
+            if left and (end is End.STOPPED or not self._rig.halts):
                 raise Wrong(f"{end}, and there is {left}")
             return
         if len(alive) != 1:
             raise Wrong(f"{end}, and alive is {alive}")
-        if not regretted and status["incarnation"] != self._incarnation + step.starts:
-            was = f"{self._incarnation} + {step.starts}"
+        starts = step.starts + (step.resumes and not self._rig.halts)
+        if not regretted and status["incarnation"] != self._incarnation + starts:
+            was = f"{self._incarnation} + {starts}"
             raise Wrong(f"incarnation {status['incarnation']} where {was} was wished")
         if step.keeps_instance and status["instance"]["id"] != self._instance:
             raise Wrong(f"instance {status['instance']['id']} in place of {self._instance}")
-        if not self._lane.has_secret(self.name):
-            raise Wrong("the token's Secret is missing")
+        if lacking := self._rig.lacks(self._uid):
+            raise Wrong(f"{end}, and there is no {lacking}")
+
+    def _check_secrets(self, end: End) -> None:
+        wanted, found = set[str](), set[str]()
+        if end is End.RUNNING:
+            wanted = self._rig.secrets_of(self.name, self._uid, self._incarnation)
+
+        def right() -> bool:
+            found.clear()
+            found.update(self._lane.secrets_of(self.name))
+            return found == wanted
+
+        if not wait_for(right, COLLECTED_WITHIN if self._rig.collects else 0):
+            raise Wrong(f"{end}, and its Secrets are {sorted(found)} where {sorted(wanted)} should be")
 
     def _check_gone(self) -> None:
         """Objects of the Kubernetes API that the garbage collector removes are asked about later, by the caller."""
@@ -147,5 +161,5 @@ class _Life:
             left[:] = self._rig.left(self._uid, self._lane.directory)
             return not left
 
-        if not wait_for(clean, GONE_WITHIN):
+        if not wait_for(clean, COLLECTED_WITHIN if self._rig.collects else GONE_WITHIN):
             raise Wrong(f"deleted, and there is still {left}")

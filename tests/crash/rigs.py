@@ -19,7 +19,9 @@ from tests.support.fleet import Object
 from tests.support.operator import ROOT
 from tests.support.processes import state_of
 
+from controlplane.cluster import LocalCluster
 from workspace_operator.api import meta
+from workspace_operator.kube.owned import account_name
 
 IMAGE = "crash-test"
 
@@ -42,7 +44,12 @@ class Rig(ABC):
 
     name: str
     renews = True  # delivers a new token to what runs
+    halts = True  # pauses in place: the same instance comes back
+    collects = False  # what goes with an instance goes later, by the control plane's garbage collector
     streams: frozenset[str] = frozenset()
+
+    def prepare(self, cluster: LocalCluster, lane: Path, workspaces: str) -> None:  # noqa: B027 - most need nothing
+        """Give the cluster of a lane what it needs besides; ``workspaces``: their namespace."""
 
     @abstractmethod
     def class_spec(self, lane: Path, server: str) -> Object:
@@ -55,6 +62,14 @@ class Rig(ABC):
     def secrets(self) -> Mapping[str, str]:
         """Contents of the Secret that the class names."""
         return {}
+
+    def secrets_of(self, name: str, uid: str, incarnation: int) -> set[str]:
+        """Names of the Secrets of a workspace that runs."""
+        return {account_name(name)}
+
+    def lacks(self, uid: str) -> list[str]:
+        """What a workspace that runs should have and has not."""
+        return []
 
     @abstractmethod
     def alive(self, uid: str) -> list[str]:

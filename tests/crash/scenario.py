@@ -35,14 +35,15 @@ class How(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One wish. ``starts`` is how many incarnations more than before it takes; ``regret`` what is wished instead, while
-    no operator runs, once one has died in this step."""
+    """One wish. ``starts`` is how many incarnations more than before it takes; ``resumes``: one more where a pause has
+    left no instance; ``regret`` what is wished instead, while no operator runs, once one has died in this step."""
 
     name: str
     how: How
     end: End
     spec: Mapping[str, Any] | None = None
     starts: int = 0
+    resumes: bool = False
     keeps_instance: bool = False
     regret: End | None = None
 
@@ -62,7 +63,7 @@ RENEW = Step("renew", How.EXPIRE, End.RUNNING, keeps_instance=True)
 MAIN = (
     CREATE,
     _to("pause", End.PAUSED),
-    _to("resume", End.RUNNING),
+    _to("resume", End.RUNNING, resumes=True),
     RENEW,
     Step("take over", How.TAKE_OVER, End.RUNNING, keeps_instance=True),
     Step("restart", How.PATCH, End.RUNNING, {"restartToken": "again"}, starts=1),
@@ -78,7 +79,7 @@ REGRETS = (
     (
         CREATE,
         _to("pause", End.PAUSED),
-        _to("resume, regretted", End.RUNNING, regret=End.PAUSED),
+        _to("resume, regretted", End.RUNNING, resumes=True, regret=End.PAUSED),
         DELETE,
     ),
 )

@@ -30,6 +30,7 @@ from workspace_operator.api import meta
 LEADER_NAMESPACE = "workspace-operator-system"
 CLASS_WIDE = "(class)"  # a listing that follows no pass but the clock
 EVENTS = "docker events"
+PODS = "kube pods"
 STREAMS = {f"kube {kind}" for kind in ("workspaces", "workspaceclasses", "delegations", "leases")}
 _GROUPED = 3  # /apis/<group>/<version>/…
 assert shutil.rmtree.avoids_symlink_attacks  # it decides how to walk before we wrap os
@@ -56,7 +57,8 @@ def _kube(switch: Switch) -> None:
     async def wrapped(self: aiohttp.ClientSession, method: str, str_or_url: Any, **options: Any) -> Any:
         url = urlsplit(str(str_or_url))
         query = parse_qs(url.query) | {k: [str(v)] for k, v in dict(options.get("params") or {}).items()}
-        call = kube_call(method.upper(), url.path, watch="watch" in query)
+        selector = query.get("labelSelector", [""])[0]
+        call = kube_call(method.upper(), url.path, watch="watch" in query, selector=selector)
         if call is None or call.startswith("WATCH"):
             if call is not None:
                 switch.watching(f"kube {call.removeprefix('WATCH ')}")
@@ -67,8 +69,11 @@ def _kube(switch: Switch) -> None:
     aiohttp.ClientSession._request = wrapped  # type: ignore[method-assign]
 
 
-def kube_call(method: str, path: str, *, watch: bool) -> str | None:
-    """``PATCH workspaces/status`` and the like; None for the leader's own Lease."""
+def kube_call(method: str, path: str, *, watch: bool, selector: str = "") -> str | None:
+    """``PATCH workspaces/status`` and the like; None for the leader's own Lease.
+
+    Pods are listed by class or by workspace; and a class of pods is checked by asking for each right that it needs.
+    """
     parts = path.strip("/").split("/")
     rest = parts[_GROUPED:] if parts[0] == "apis" else parts[2:]
     if rest[:1] == ["namespaces"] and len(rest) > 2:
@@ -79,7 +84,10 @@ def kube_call(method: str, path: str, *, watch: bool) -> str | None:
         return f"{method} discovery"
     resource = "/".join([rest[0], *rest[2:]])
     if method == "GET" and len(rest) == 1:
-        return f"{'WATCH' if watch else 'LIST'} {resource}"
+        call = f"{'WATCH' if watch else 'LIST'} {resource}"
+        return f"{call} {CLASS_WIDE}" if call == "LIST pods" and meta.LABEL_UID not in selector else call
+    if resource == "selfsubjectaccessreviews":
+        return f"{method} {resource} {CLASS_WIDE}"
     return f"{method} {resource}"
 
 

@@ -36,6 +36,13 @@ def test_a_request_to_the_api_server_has_a_name(method: str, path: str, call: st
     assert kube_call(method, path, watch=False) == call
 
 
+def test_a_listing_of_pods_tells_the_class_from_a_workspace() -> None:
+    one, all_ = f"{meta.LABEL_ROLE}=instance,{meta.LABEL_UID}=0-1", f"{meta.LABEL_CLASS}=pods"
+    assert kube_call("GET", "/api/v1/namespaces/team/pods", watch=False, selector=one) == "LIST pods"
+    assert str(kube_call("GET", "/api/v1/pods", watch=False, selector=all_)).endswith(seams.CLASS_WIDE)
+    assert f"kube {kube_call('GET', '/api/v1/pods', watch=True, selector=all_)}" == f"kube WATCH {seams.PODS[5:]}"
+
+
 def test_a_request_to_the_engine_has_a_name_without_ids() -> None:
     start = "http+docker://socket/v1.47/containers/0123abcd/kill?signal=SIGTERM"
     assert docker_call("POST", start) == "docker POST containers/ID/kill SIGTERM"

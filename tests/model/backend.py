@@ -111,9 +111,13 @@ class ModelBackend(MeteredBackend):
 
     async def provision(self, request: ProvisionRequest) -> Instance | Progress:
         self._begin(f"provision #{request.incarnation}")
-        outcome = self._outcome("refused", "answer lost", "crash after")
+        half_way = () if self.s.config.halts else ("crash half-way",)
+        outcome = self._outcome("refused", "answer lost", "crash after", *half_way)
         if outcome == "refused":
             raise REFUSED
+        if outcome == "crash half-way":
+            self._make(request)
+            self.fate.die()
         self.starts += _never_made(self.s)
         if _never_made(self.s):
             raise REFUSED if self.s.config.hopeless == "is refused" else LOST
@@ -190,18 +194,14 @@ class ModelBackend(MeteredBackend):
         s = self.s
         self.starts += 1
         self._check_back_off()
-        unit = next((unit for unit in s.units if unit.incarnation == request.incarnation), None)
-        if unit is None:
-            if request.incarnation in s.released and not s.wiped:  # a wiped status remembers no number
-                raise Violation("an incarnation is provisioned again after its release (I-08)")
-            unit = Unit(request.incarnation, Reading.HALTED, request.parameters)
-        elif unit.reading in (Reading.HALTING, Reading.FAILED):
+        unit = self._make(request)
+        if unit.reading in (Reading.HALTING, Reading.FAILED):
             raise REFUSED
         if unit.reading in (Reading.HALTED, Reading.FROZEN):
             s.own, s.heard, s.counted = s.own and unit.reading is Reading.FROZEN, None, None
             slow = unit.reading is Reading.HALTED and self.fate.free("at once", "slowly") == "slowly"
             unit = replace(unit, reading=Reading.STARTING if slow else Reading.RUNNING)
-        s.units = (*(u for u in s.units if u.incarnation != unit.incarnation), unit)
+        self._put(unit)
         if len(s.live) > 1:
             raise Violation(f"{len(s.live)} live instances (I-06)")
         if s.config.credentials and not request.files:
@@ -213,6 +213,20 @@ class ModelBackend(MeteredBackend):
         if s.config.credentials and not s.secret:
             raise Violation("an instance is started with a revoked token (I-50)")
         return shown(unit)
+
+    def _make(self, request: ProvisionRequest) -> Unit:
+        """Find the instance, or create it without starting it."""
+        s = self.s
+        unit = next((unit for unit in s.units if unit.incarnation == request.incarnation), None)
+        if unit is None:
+            if request.incarnation in s.released and not s.wiped:  # a wiped status remembers no number
+                raise Violation("an incarnation is provisioned again after its release (I-08)")
+            unit = Unit(request.incarnation, Reading.HALTED, request.parameters)
+            self._put(unit)
+        return unit
+
+    def _put(self, unit: Unit) -> None:
+        self.s.units = (*(u for u in self.s.units if u.incarnation != unit.incarnation), unit)
 
     def _check_back_off(self) -> None:
         failures = self.s.status.get("failures")

@@ -260,8 +260,8 @@ class Pass:
         allowed = {Reading.FROZEN} if frozen else set()
         if any(unit.reading not in allowed for unit in s.live):
             raise Violation(f"{phase} was claimed while compute runs (I-01, I-23)")
-        if phase == "Stopped" and s.units:
-            raise Violation("Stopped was claimed while an instance exists")
+        if s.units and (phase == "Stopped" or not s.config.halts):
+            raise Violation(f"{phase} was claimed while an instance exists")
         if s.secret and not frozen and not s.unrecorded:
             raise Violation(f"the Secret of a token is left in reached {phase} (I-51)")
 

@@ -37,6 +37,7 @@ WISHES: list[dict[str, Any]] = [
     {"delete_data": True, "has_references": True},
     {"delete_data": True, "blocked": BLOCKED, "backend": None},
     {"pause_after": timedelta(seconds=60)},
+    {"halts": False},
 ]
 INSTANCES: list[dict[str, Any] | None] = [
     None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +24,10 @@ class Event:
     uid: str
     lives: bool
 
+    def after(self, live: set[str]) -> set[str]:
+        """Which pods of its workspace may execute now, when these could before."""
+        return live | {self.pod} if self.lives else live - {self.pod}
+
 
 class PodHistory:
     """A watch from a listing on, without a gap. The operator's own readings are not asked."""
@@ -38,6 +43,8 @@ class PodHistory:
         listing = json.loads(fleet.kubectl("get", "--raw", f"{self._url}?limit=1"))
         self._version = int(listing["metadata"]["resourceVersion"])
         self._events: list[Event] = []
+        self._live: dict[str, set[str]] = {}  # uid → names
+        self._most: Counter[str] = Counter()
         self._refused = ""
         self._done = threading.Event()
         self._process: subprocess.Popen[str] | None = None
@@ -53,14 +60,22 @@ class PodHistory:
         live: dict[str, set[str]] = {}
         found = []
         for event in self._events:
-            of_one = live.setdefault(event.uid, set())
-            if event.lives:
-                of_one.add(event.pod)
-            else:
-                of_one.discard(event.pod)
+            of_one = live[event.uid] = event.after(live.get(event.uid, set()))
             if len(of_one) > 1:
                 found.append(f"{event.version}: {event.workspace} {sorted(of_one)}")
         return found
+
+    def knows(self, uid: str) -> bool:
+        """Whether it was told of a pod of a workspace."""
+        return uid in self._live
+
+    def live(self, uid: str) -> set[str]:
+        """Names of the pods of a workspace that may execute, as far as the watch has come."""
+        return self._live.get(uid, set())
+
+    def most_alive(self, uid: str) -> int:
+        """The most pods of a workspace that may ever have executed at once."""
+        return self._most[uid]
 
     def lives(self) -> dict[str, int]:
         """How many pods each workspace had over the time, by its name."""
@@ -95,6 +110,8 @@ class PodHistory:
             lives=told["type"] != "DELETED" and may_execute(pod),
         )
         self._events.append(event)
+        self._live[event.uid] = event.after(self.live(event.uid))
+        self._most[event.uid] = max(self._most[event.uid], len(self._live[event.uid]))
         self._version = event.version
 
     def __enter__(self) -> Self:

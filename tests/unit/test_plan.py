@@ -138,6 +138,12 @@ CASES: list[tuple[str, Situation, Step, Phase]] = [
         Phase.PAUSING,
     ),
     ("28 paused", situation(wish(Goal.PAUSED), record(instance()), seen(Sight.HALTED)), Step.WAIT, Phase.PAUSED),
+    (
+        "28 created and never started, where a pause keeps nothing",
+        situation(wish(Goal.PAUSED, halts=False), record(instance()), seen(Sight.HALTED)),
+        Step.RELEASE,
+        Phase.PAUSING,
+    ),
     ("29 stop: released", situation(wish(Goal.STOPPED), None, seen(Sight.HALTED)), Step.RELEASE, Phase.STOPPING),
     ("30 deleted, never created", situation(wish(Goal.DELETED)), Step.FINISH, Phase.DELETING),
     ("31 deleted, still seen", situation(wish(Goal.DELETED), None, seen(Sight.HALTED)), Step.RELEASE, Phase.DELETING),

@@ -24,11 +24,18 @@ _READY_TIMEOUT = 120
 
 
 class FakeNodes:
-    """A number of fake nodes on one cluster, kept alive by one program that ends with the cluster."""
+    """A number of fake nodes on one cluster, kept alive by one program that ends with the cluster.
 
-    def __init__(self, cluster: LocalCluster, count: int, *, say: Say = say) -> None:
+    ``lingering``: from how many to how many seconds a pod goes on once it is deleted, by lot; by default it is gone at
+    once.
+    """
+
+    def __init__(
+        self, cluster: LocalCluster, count: int, *, lingering: tuple[float, float] | None = None, say: Say = say
+    ) -> None:
         self.names = [f"fake-{number}" for number in range(1, count + 1)]
         self._cluster = cluster
+        self._lingering = lingering
         self._say = say
 
     def start(self) -> None:
@@ -36,7 +43,7 @@ class FakeNodes:
         kwok = binaries.ensure_kwok(self._say)
         self._say(f"starting {len(self.names)} fake nodes")
         self._cluster.start_scheduler()
-        self._cluster.start_addition("kwok", _command(kwok, self._cluster.kubeconfig))
+        self._cluster.start_addition("kwok", _command(kwok, self._stages(), self._cluster.kubeconfig))
         self._cluster.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(map(_node, self.names)))
         deadline = time.monotonic() + _READY_TIMEOUT
         while missing := set(self.names) - self._ready():
@@ -50,6 +57,17 @@ class FakeNodes:
         """Remove all fake nodes; pods on them go a little later, when the controller manager finds their node gone."""
         self._cluster.kubectl("delete", "nodes", f"--selector={KEY}={VALUE}", timeout=_READY_TIMEOUT)
         self._cluster.stop_addition("kwok")
+
+    def _stages(self) -> Path:
+        if self._lingering is None:
+            return _STAGES
+        documents = list(yaml.safe_load_all(_STAGES.read_text()))
+        (ending,) = (each for each in documents if each.get("metadata") == {"name": "pod-deletion"})
+        least, most = (round(seconds * 1000) for seconds in self._lingering)
+        ending["spec"]["delay"] = {"durationMilliseconds": least, "jitterDurationMilliseconds": most}
+        slower = self._cluster.directory / "kwok.yaml"
+        slower.write_text(yaml.safe_dump_all(documents))
+        return slower
 
     def _ready(self) -> set[str]:
         """By one look at all; `kubectl wait` goes from one to the next and takes long."""
@@ -74,10 +92,10 @@ class FakeNodes:
         self.stop()
 
 
-def _command(kwok: Path, kubeconfig: Path) -> list[str]:
+def _command(kwok: Path, stages: Path, kubeconfig: Path) -> list[str]:
     return [
         str(kwok),
-        f"--config={_STAGES}",
+        f"--config={stages}",
         f"--kubeconfig={kubeconfig}",
         f"--manage-nodes-with-label-selector={KEY}={VALUE}",
         # Addresses for pods; nothing has them.

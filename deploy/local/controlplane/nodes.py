@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,12 +24,10 @@ from controlplane.namespaces import NamespacesError
 from controlplane.network import Slot
 from controlplane.packages import PackageError, apt_install, apt_obstacle, apt_offers
 from controlplane.processes import Process, Say, say, tail
-from controlplane.volumes import storage_classes
 
 _READY_TIMEOUT = 120.0
 _WHAT = "a node"
 _NUMBER = "number"
-_PROVISIONER = "volume-provisioner"
 
 
 class NodeError(ClusterError):
@@ -205,15 +202,13 @@ class Nodes:
 
     def prepare(self) -> None:
         """Start what a cluster with nodes needs, unless it runs: add() does, a cluster that was resumed has to ask."""
-        self.volumes.mkdir(exist_ok=True)
         self.cluster.start_scheduler()
-        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*storage_classes(), self._endpoint()]))
-        provisioner = [sys.executable, "-P", volumes.__file__, str(self.cluster.kubeconfig), str(self.volumes)]
-        self.cluster.start_addition(_PROVISIONER, provisioner)
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(self._endpoint()))
+        volumes.start(self.cluster, self.volumes)
 
     def stop(self) -> None:
         """End all nodes and pods and remove all their data, that of volumes too; the API server is not told."""
-        self.cluster.stop_addition(_PROVISIONER)
+        self.cluster.stop_addition(volumes.PROGRAM)
         ground.give_back(self.directory, network.held_by(self.directory))
         self._slot = None
         self._nodes.clear()

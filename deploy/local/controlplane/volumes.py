@@ -14,13 +14,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3.exceptions
+import yaml
 from kubernetes.client import ApiException
 
 import kubernetes
 
+if TYPE_CHECKING:
+    from controlplane.cluster import LocalCluster
+
+PROGRAM = "volume-provisioner"
 PROVISIONER = "local.workspace-operator.dev"
 _CLASSES = {"local": "WaitForFirstConsumer", "shared": "Immediate"}
 _DEFAULT = "local"
@@ -33,6 +38,14 @@ _WATCH = 20
 _RETRY = 0.5
 
 Object = dict[str, Any]
+
+
+def start(cluster: LocalCluster, directory: Path) -> None:
+    """Have the claims of a cluster answered until it ends, out of this directory."""
+    directory.mkdir(exist_ok=True)
+    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(storage_classes()))
+    command = [sys.executable, "-P", __file__, str(cluster.kubeconfig), str(directory)]
+    cluster.start_addition(PROGRAM, command)
 
 
 def storage_classes() -> list[Object]:

@@ -87,6 +87,7 @@ class Wish:
     provision_timeout: timedelta = timedelta(minutes=5)
     grace: timedelta = timedelta(seconds=10)
     freeze: bool = False
+    halts: bool = True  # what is stopped stays, and is started again as the same instance
     wants_credentials: bool = False
     renews_credentials: bool = False  # and the backend can deliver a fresh token to a running instance
     has_references: bool = False

@@ -182,6 +182,7 @@ GUARDS: Mapping[Guard, Callable[[Situation], bool]] = {
     Guard.RENEWAL_DUE: _renewal_due,
     Guard.IDLE: lambda s: idle.is_idle(s.wish, s.record, s.seen, s.work, s.now),
     Guard.FREEZE_WANTED: lambda s: s.wish.freeze,
+    Guard.NOT_KEPT: lambda s: not s.wish.halts,
     Guard.ENDING: _ending,
     Guard.CREDENTIALS_VALID: lambda s: s.record.credentials is not None,
     Guard.DATA_UNREACHABLE: lambda s: _data_at_stake(s) and s.wish.backend is None,

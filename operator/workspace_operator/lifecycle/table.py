@@ -49,6 +49,7 @@ class Guard(StrEnum):
     RENEWAL_DUE = "token renewal due"
     IDLE = "idle"  # no task for as long as spec.idle says
     FREEZE_WANTED = "freeze wanted"  # the class pauses by freezing
+    NOT_KEPT = "nothing halted is kept"  # e.g. a pod that was created and never started
     ENDING = "ending in grace"  # told to stop, and its grace period is not over
     CREDENTIALS_VALID = "token still valid"
     DATA_UNREACHABLE = "data out of reach"  # data must be deleted and there is no backend to ask
@@ -115,6 +116,7 @@ _PAUSED = _rows(
     ((_S.FROZEN,), _G.FREEZE_WANTED, Step.WAIT, _P.PAUSED, _R.FROZEN),
     ((_S.FROZEN,), _G.ALWAYS, Step.STOP, _P.PAUSING, _R.PAUSING),
     ((_S.FAILED,), _G.ALWAYS, Step.RELEASE, _P.PAUSING, _R.PAUSING),  # it can never run again
+    ((_S.HALTED,), _G.NOT_KEPT, Step.RELEASE, _P.PAUSING, _R.PAUSING),
     ((_S.ABSENT, _S.HALTED), _G.CREDENTIALS_VALID, Step.REVOKE, _P.PAUSING, _R.PAUSING),
     ((_S.ABSENT, _S.HALTED), _G.ALWAYS, Step.WAIT, _P.PAUSED, _R.PAUSED),
 )

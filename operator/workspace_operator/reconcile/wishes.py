@@ -48,6 +48,7 @@ def wish_of(
         provision_timeout=duration(spec.provision_timeout or (class_.spec.provision_timeout if class_ else "5m")),
         grace=duration(class_.spec.stop_grace_period if class_ is not None else "10s"),
         freeze=_freezes(class_, usable),
+        halts=usable is None or Capability.HALT in usable.capabilities,
         wants_credentials=wants_credentials,
         renews_credentials=wants_credentials and usable is not None and Capability.DELIVER in usable.capabilities,
         has_references=bool(spec.env_from),
