@@ -292,11 +292,11 @@ async def test_every_call_has_a_deadline(lab: Lab, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_slow_answer_does_not_hold_up_the_loop(lab: Lab) -> None:
-    lab.ec2.faults.slow = Rule("DescribeInstances", seconds=0.5)
+    lab.ec2.faults.slow = Rule("DescribeInstances", seconds=1)
     driver = lab.driver()
     look = asyncio.create_task(driver.list_owned())
-    worst, last = 0.0, time.monotonic()
+    turns = 0
     while not look.done():
         await asyncio.sleep(0.005)
-        worst, last = max(worst, time.monotonic() - last), time.monotonic()
-    assert worst < 0.3
+        turns += 1
+    assert turns > 20, "of 200 that a free loop has"

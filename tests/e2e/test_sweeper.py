@@ -137,7 +137,6 @@ def test_a_container_with_copied_labels_goes_and_a_stranger_stays(
     fleet: Fleet, admin: Fleet, operator: Operator, containers: Containers, engine: DockerEngine, docker_class: str
 ) -> None:
     """Labels of a deleted workspace, and of another cluster (I-15). A container without our labels is not ours."""
-    admin.kubectl("patch", "workspaceclass", docker_class, "--type=merge", "-p", json.dumps({"spec": {"sweep": QUICK}}))
     fleet.apply(workspace("gone", className=docker_class, command=IDLE_COMMAND))
     fleet.wait_ready("gone")
     original = containers.only(fleet.get("gone"))
@@ -147,6 +146,8 @@ def test_a_container_with_copied_labels_goes_and_a_stranger_stays(
     copy = run(image, IDLE_COMMAND, detach=True, labels=labels, name="copied")
     foreign = run(image, IDLE_COMMAND, detach=True, labels={**labels, meta.LABEL_CLUSTER: "another"}, name="foreign")
     stranger = run(image, IDLE_COMMAND, detach=True, name="stranger")
+    # Not before: the copy would be gone between its making and its start.
+    admin.kubectl("patch", "workspaceclass", docker_class, "--type=merge", "-p", json.dumps({"spec": {"sweep": QUICK}}))
     try:
         until(
             lambda: not containers.client.containers.list(all=True, filters={"id": copy.id}, sparse=True),
