@@ -22,9 +22,7 @@ def test_the_image_is_built_once_and_runs_the_agent_without_any_network(engine: 
     said: list[str] = []
     try:
         first = pythonimage.build(image.RECIPE, client, "workspace-operator/reference-agent:test", said.append)
-        started = time.monotonic()
         assert pythonimage.build(image.RECIPE, client, "workspace-operator/reference-agent:test", said.append) == first
-        assert time.monotonic() - started < 5
         assert "up to date" in said[-1]
         _answers_without_network(client, first)
     finally:
