@@ -28,15 +28,20 @@ def _panel(title: str, unit: str, *lines: tuple[str, str]) -> Panel:
     return Panel(title, unit, lines)
 
 
-def _legend(share: float, by: str) -> str:
-    return " ".join([f"p{round(share * 100)}", *("{{" + label + "}}" for label in by.split(", "))])
+def _labels(by: str) -> str:
+    return " ".join("{{" + label + "}}" for label in by.split(", "))
+
+
+def _failures(counter: str, by: str) -> tuple[str, str]:
+    """What went wrong per second. A pass that another writer overtook did not."""
+    return _labels(by), f'sum by ({by}) (rate({counter}{{N, outcome!~"ok|overtaken"}}[R]))'
 
 
 def _quantiles(histogram: str, by: str) -> tuple[tuple[str, str], ...]:
     """Median and tail of a histogram."""
     return tuple(
         (
-            _legend(share, by),
+            f"p{round(share * 100)} {_labels(by)}",
             f"histogram_quantile({share}, sum by (le, {by}) (rate({histogram}_bucket{{N}}[R])))",
         )
         for share in (0.5, 0.99)
@@ -55,14 +60,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Passes and queues": (
         _panel("Passes", "ops", ("{{resource}}", "sum by (resource) (rate(W_pass_seconds_count{N}[R]))")),
         _panel("Duration of passes", "s", *_quantiles("W_pass_seconds", "resource")),
-        _panel(
-            "Failed passes",
-            "ops",
-            (
-                "{{resource}} {{outcome}}",
-                'sum by (resource, outcome) (rate(W_pass_seconds_count{N, outcome!="ok"}[R]))',
-            ),
-        ),
+        _panel("Failed passes", "ops", _failures("W_pass_seconds_count", "resource, outcome")),
         _panel("Keys that wait", "short", ("{{queue}}", "sum by (queue) (W_queue_depth{N})")),
         _panel("Wait for a worker", "s", *_quantiles("W_queue_delay_seconds", "queue")),
         _panel(
@@ -75,14 +73,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Backends": (
         _panel("Calls", "ops", ("{{backend}} {{verb}}", "sum by (backend, verb) (rate(W_verbs_total{N}[R]))")),
         _panel("Duration of calls", "s", *_quantiles("W_verb_seconds", "backend, verb")),
-        _panel(
-            "Failed calls",
-            "ops",
-            (
-                "{{backend}} {{verb}} {{outcome}} {{failure_class}}",
-                'sum by (backend, verb, outcome, failure_class) (rate(W_verbs_total{N, outcome!="ok"}[R]))',
-            ),
-        ),
+        _panel("Failed calls", "ops", _failures("W_verbs_total", "backend, verb, outcome, failure_class")),
         _panel("Age of the observation", "s", ("{{loop}}", 'max by (loop) (W_loop_age_seconds{N, loop=~"list/.*"})')),
         _panel("Age of the last event", "s", ("{{loop}}", 'W_loop_age_seconds{N, loop=~"(watch|event)/.*"}')),
         _panel("Tokens", "ops", ("{{operation}} {{outcome}}", "rate(W_identity_operations_total{N}[R])")),
